@@ -78,6 +78,7 @@ class EnvironmentSpec:
 
     :param channels: in order of priority; names (``conda-forge``) or URLs, never ``nodefaults``.
     :param variables: environment variables of the environment, sorted by name.
+    :param files: every file that was read for this, ``-r`` files too: as long as their bytes stay, so does the spec.
     """
 
     name: str
@@ -88,6 +89,7 @@ class EnvironmentSpec:
     variables: tuple[tuple[str, str], ...] = ()
     wheels: tuple[PrivateWheel, ...] = ()
     warnings: tuple[str, ...] = field(default=(), compare=False)
+    files: tuple[Path, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
