@@ -1,0 +1,329 @@
+"""From settings to a tested image in the daemon: the stages of :mod:`himl_container.image` in their order.
+
+::
+
+    settings -> current_lock -> ImagePlan -> look-up -> base, system, layers -> candidate -> smoke test -> tag
+
+The image gets its tag last, so that a tag always names a whole and tested image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from himl_container.cache import Cache
+from himl_container.environment.model import EnvironmentSpec, Lock
+from himl_container.errors import SmokeTestError, StaleLockError
+from himl_container.image import fingerprint as fingerprints
+from himl_container.image.engine import Engine, connect
+from himl_container.image.model import ComposedImage, ImageInfo, ImagePlan, Layer, SystemPlan
+from himl_container.progress import Reporter
+from himl_container.settings import Settings
+
+if TYPE_CHECKING:
+    from himl_container.image.smoke import SmokeReport
+
+Builder = Literal["assemble", "docker"]
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """A tested image in the daemon.
+
+    :param tag: ``repository:tag``; the tag is the fingerprint's first 32 hex digits.
+    :param id: the daemon's id of the image.
+    :param built: whether this call made it, or found it.
+    :param layers: our own layers; empty where the image was found.
+    """
+
+    tag: str
+    id: str
+    fingerprint: str
+    built: bool
+    layers: tuple[Layer, ...] = ()
+    smoke: SmokeReport | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that is known before anything is built."""
+
+    spec: EnvironmentSpec
+    lock: Lock
+    system: SystemPlan
+    fingerprint: str
+
+
+def find_image(settings: Settings) -> BuiltImage | None:
+    """Return the image of these settings when nothing has changed since it was built; one request, no heavy import.
+
+    None means "not known", never "does not exist": the long way decides.
+
+    :raises EngineError: the daemon does not answer.
+    """
+    from himl_container.image.probe import image_exists
+
+    known = fingerprints.remembered(settings, Cache(settings.cache_dir))
+    if known is None:
+        return None
+    tag = tag_of(settings, known)
+    image_id = image_exists(tag)
+    return BuiltImage(tag, image_id, known, built=False) if image_id else None
+
+
+def ensure_image(
+    settings: Settings,
+    *,
+    reporter: Reporter,
+    locked: bool = False,
+    builder: Builder = "assemble",
+    connect_engine: Callable[[], Engine] = connect,
+) -> BuiltImage:
+    """Return the tested image of these settings, building what is missing.
+
+    :param locked: fail on a missing or stale lock instead of locking again.
+    :param builder: ``docker`` has Docker execute the rendered Dockerfile instead of assembling the image.
+    :raises HimlError: any of the family; the image has not got its tag then.
+    """
+    found = find_image(settings)
+    if found is not None:
+        return found
+    cache = Cache(settings.cache_dir)
+    engine = connect_engine()
+    prepared = prepare(settings, engine=lambda: engine, reporter=reporter, locked=locked)
+    tag = tag_of(settings, prepared.fingerprint)
+    with cache.lock(f"build-{prepared.fingerprint[:32]}"):
+        existing = engine.inspect(tag)
+        if existing is not None:
+            smoke = _test(tag, prepared, settings, engine, cache, reporter)
+            remember(settings, prepared, cache)
+            return BuiltImage(tag, existing.id, prepared.fingerprint, built=False, smoke=smoke)
+        built = _build(prepared, settings, builder, engine, cache, reporter)
+        remember(settings, prepared, cache)
+        return built
+
+
+def prepare(
+    settings: Settings, *, engine: Callable[[], Engine], reporter: Reporter, locked: bool = False
+) -> Prepared:
+    """Read the environment, bring its lock up to date (unless ``locked``), and compute the fingerprint.
+
+    :raises StaleLockError: ``locked``, and the lock is missing or stale.
+    """
+    from himl_container.environment.declare import load_environment
+
+    spec = load_environment(settings, reporter)
+    lock = current_lock(spec, settings, engine=engine, reporter=reporter, locked=locked)
+    system = SystemPlan(settings.apt, settings.system_lines)
+    template = settings.template.read_bytes() if settings.template else b""
+    value = fingerprints.fingerprint(settings.lock_file.read_bytes(), system, template)
+    return Prepared(spec, lock, system, value)
+
+
+def current_lock(
+    spec: EnvironmentSpec,
+    settings: Settings,
+    *,
+    engine: Callable[[], Engine],
+    reporter: Reporter,
+    locked: bool = False,
+) -> Lock:
+    """Return the lock of an environment, made anew where an input has changed.
+
+    :raises StaleLockError: ``locked``, and the lock is missing or stale.
+    """
+    from himl_container.environment.lock import check
+    from himl_container.environment.lockfile import read_lock
+
+    reasons = check(spec, settings.lock_file, settings)
+    if not reasons:
+        return read_lock(settings.lock_file)
+    if locked:
+        raise StaleLockError(
+            "the lock is not current: " + "; ".join(reasons),
+            where=str(settings.lock_file),
+            hint="Run 'himl-container lock' and commit the result.",
+        )
+    from himl_container.image.locking import write_new_lock
+
+    return write_new_lock(spec, settings, upgrade=None, engine=engine, reporter=reporter)
+
+
+def tag_of(settings: Settings, value: str) -> str:
+    """Return the image's name for a fingerprint."""
+    return f"{settings.image_name}:{value[:32]}"
+
+
+def remember(settings: Settings, prepared: Prepared, cache: Cache) -> None:
+    """Keep the fingerprint for :func:`find_image`."""
+    files = [*prepared.spec.files, settings.lock_file, *([settings.template] if settings.template else [])]
+    fingerprints.remember(settings, files, prepared.fingerprint, cache)
+
+
+def plan_image(prepared: Prepared, settings: Settings, *, cache: Cache, reporter: Reporter) -> ImagePlan:
+    """Return what is to be built, as plain data."""
+    from himl_container.image.clobber import excluded_paths
+    from himl_container.image.config import image_labels
+    from himl_container.image.plan import plan_layers
+
+    excluded = excluded_paths(prepared.lock, cache=cache, settings=settings, reporter=reporter)
+    return ImagePlan(
+        fingerprint=prepared.fingerprint,
+        repository=settings.image_name,
+        base=prepared.lock.base,
+        system=prepared.system,
+        layers=plan_layers(prepared.lock, excluded=excluded),
+        environment=prepared.lock.variables,
+        labels=image_labels(prepared.lock, prepared.fingerprint),
+    )
+
+
+def _build(
+    prepared: Prepared, settings: Settings, builder: Builder, engine: Engine, cache: Cache, reporter: Reporter
+) -> BuiltImage:
+    from himl_container.image.explain import record_build
+
+    plan = plan_image(prepared, settings, cache=cache, reporter=reporter)
+    assembly = Assembly(plan, prepared, settings, engine, cache, reporter)
+    candidate = f"himl-candidate:{plan.fingerprint[:32]}"
+    try:
+        image = assembly.by_docker(candidate) if builder == "docker" else assembly.by_layers(candidate)
+        try:
+            smoke = _test(candidate, prepared, settings, engine, cache, reporter)
+        except SmokeTestError as error:
+            failed = f"{plan.repository}:failed-{plan.fingerprint[:24]}"
+            engine.tag(candidate, failed)
+            error.hint = f"The image is kept as {failed}: docker run --rm -it {failed} bash"
+            raise
+        engine.tag(candidate, plan.tag)
+    finally:
+        with contextlib.suppress(Exception):  # the first error is the one to tell; a stray name is harmless
+            engine.remove_image(candidate)
+    record_build(settings, prepared.spec, prepared.lock, plan, assembly.layers, image_id=image.id, cache=cache)
+    return BuiltImage(plan.tag, image.id, plan.fingerprint, built=True, layers=assembly.layers, smoke=smoke)
+
+
+def _test(
+    image: str, prepared: Prepared, settings: Settings, engine: Engine, cache: Cache, reporter: Reporter
+) -> SmokeReport:
+    from himl_container.image.smoke import smoke_test
+
+    return smoke_test(image, lock=prepared.lock, settings=settings, engine=engine, cache=cache, reporter=reporter)
+
+
+class Assembly:
+    """One image under way: base, system part, layers, and the candidate made of them."""
+
+    def __init__(
+        self,
+        plan: ImagePlan,
+        prepared: Prepared,
+        settings: Settings,
+        engine: Engine,
+        cache: Cache,
+        reporter: Reporter,
+    ) -> None:
+        self.plan = plan
+        self.prepared = prepared
+        self.settings = settings
+        self.engine = engine
+        self.cache = cache
+        self.reporter = reporter
+        self.layers: tuple[Layer, ...] = ()
+
+    def by_layers(self, candidate: str) -> ImageInfo:
+        """Assemble the image from layers and load what the daemon lacks."""
+        system = self._system(self._base())
+        self.layers = self.build_layers()
+        image = self.engine.load(self._compose(system, {}, candidate), self.reporter)
+        activation = self._activation(candidate)
+        if activation:
+            image = self.engine.load(self._compose(system, activation, candidate), self.reporter)
+        return image
+
+    def by_docker(self, candidate: str) -> ImageInfo:
+        """Have Docker execute the rendered Dockerfile."""
+        self._base()
+        self.layers = self.build_layers()
+        image = self._docker_build({}, candidate)
+        activation = self._activation(candidate)
+        return self._docker_build(activation, candidate) if activation else image
+
+    def render(self, folder: Path) -> None:
+        """Write the build context into a folder, whole or not at all."""
+        self.layers = self.build_layers()
+        self._write_context(folder, self._rendered_activation())
+
+    def build_layers(self) -> tuple[Layer, ...]:
+        """Bring every layer into the store."""
+        from himl_container.image.layers import build_layers
+
+        return build_layers(
+            self.plan.layers,
+            self.prepared.lock,
+            wheel_paths=wheel_paths(self.prepared.spec),
+            cache=self.cache,
+            settings=self.settings,
+            reporter=self.reporter,
+        )
+
+    def _base(self) -> ImageInfo:
+        from himl_container.image.base import resolve_base
+
+        return resolve_base(self.plan.base, engine=self.engine, reporter=self.reporter)
+
+    def _system(self, base: ImageInfo) -> ImageInfo:
+        from himl_container.image.dockerfile import render_system
+        from himl_container.image.system import ensure_system
+
+        text = "" if self.plan.system.empty else render_system(self.plan.system, self.plan.base)
+        return ensure_system(
+            self.plan.system, base, text, engine=self.engine, cache=self.cache, reporter=self.reporter
+        )
+
+    def _compose(self, system: ImageInfo, activation: Mapping[str, str], tag: str) -> ComposedImage:
+        from himl_container.image.compose import compose
+
+        return compose(plan=self.plan, system=system, layers=self.layers, activation=activation, tag=tag)
+
+    def _activation(self, image: str) -> Mapping[str, str]:
+        from himl_container.image.activation import capture_activation
+
+        return capture_activation(
+            image, layers=self.layers, engine=self.engine, cache=self.cache, reporter=self.reporter
+        )
+
+    def _rendered_activation(self) -> Mapping[str, str]:
+        from himl_container.image.activation import known_activation
+
+        known = known_activation(self.layers, cache=self.cache)
+        if known is not None:
+            return known
+        candidate = f"himl-candidate:{self.plan.fingerprint[:32]}"
+        try:
+            self.by_layers(candidate)
+            return self._activation(candidate)
+        finally:
+            self.engine.remove_image(candidate)
+
+    def _write_context(self, folder: Path, activation: Mapping[str, str]) -> None:
+        from himl_container.image.context import write_context
+        from himl_container.image.dockerfile import render_dockerfile
+
+        text = render_dockerfile(self.plan, self.layers, activation=activation, template=self.settings.template)
+        write_context(folder, dockerfile=text, layers=self.layers, reporter=self.reporter)
+
+    def _docker_build(self, activation: Mapping[str, str], tag: str) -> ImageInfo:
+        with self.cache.new_folder() as folder:
+            context = folder / "context"
+            self._write_context(context, activation)
+            return self.engine.build(context, tag=tag, reporter=self.reporter)
+
+
+def wheel_paths(spec: EnvironmentSpec) -> dict[str, Path]:
+    """Return where each private wheel lies, by its sha256."""
+    return {wheel.sha256: wheel.path for wheel in spec.wheels}
