@@ -92,8 +92,8 @@ def unpacked() -> Path:
             assert hashlib.sha256(deb.read_bytes()).hexdigest() == fields["SHA256"], f"{package}: damaged download"
             subprocess.run(["dpkg-deb", "-x", deb, new], check=True)
             deb.unlink()
-        with contextlib.suppress(FileExistsError, OSError):
-            os.rename(new, root)
+        with contextlib.suppress(OSError):  # another test run was faster
+            new.rename(root)
     return root
 
 
@@ -103,7 +103,7 @@ def buildx_plugin() -> Path:
 
 
 def docker_config() -> Path:
-    """Return a Docker configuration folder (for ``DOCKER_CONFIG``) that holds the unpacked ``buildx`` and nothing else."""
+    """Return a Docker configuration folder (for ``DOCKER_CONFIG``) with the unpacked ``buildx`` in it."""
     folder = KIT / "docker-config"
     plugins = folder / "cli-plugins"
     plugins.mkdir(parents=True, exist_ok=True)
@@ -166,9 +166,9 @@ def _dockerd_options(folder: Path, *, containerd_store: bool) -> list[str]:
 def _start(
     stack: contextlib.ExitStack, folder: Path, name: str, command: list[str], environ: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
-    log = stack.enter_context(open(folder / f"{name}.log", "wb"))
-    # A session of its own: the test run's Ctrl-C is ours to handle, in the order below.
-    process = subprocess.Popen(command, stdout=log, stderr=log, env=environ, start_new_session=True)
+    with open(folder / f"{name}.log", "wb") as log:
+        # A session of its own: the test run's Ctrl-C is ours to handle, in the order of the stack.
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environ, start_new_session=True)
     stack.callback(_stop, process)
     return process
 

@@ -104,6 +104,12 @@ class ImageInfo:
     config: dict[str, object] = field(default_factory=dict)
 
     @property
+    def labels(self) -> dict[str, str]:
+        """The labels of the image's configuration."""
+        labels = self.config.get("Labels")
+        return {str(key): str(value) for key, value in labels.items()} if isinstance(labels, dict) else {}
+
+    @property
     def rootfs(self) -> str:
         """Chain id of all layers (OCI image specification, "Layer ChainID"); pins local images (see BasePin)."""
         return chain_ids(self.diff_ids)[-1] if self.diff_ids else ""
