@@ -81,6 +81,7 @@ def _copy_tree(root: Path) -> None:
         if (in_config and relative.name != "Makefile") or _MODULES_LEFT_OUT.match(relative.name):
             continue
         _copy(source, library / f"python{_VERSION}" / relative)
+    _undo_distribution(library / f"python{_VERSION}")
     include = Path(sys.base_prefix, "include", f"python{_VERSION}")
     if (include / "Python.h").exists():
         for source in _files(include):
@@ -152,7 +153,7 @@ def _entries(root: Path) -> Iterator[Entry]:
         if path.is_symlink():
             yield Entry(relative, link=str(path.readlink()))
         elif path.is_file():
-            data = _unpatched(relative, path.read_bytes())
+            data = path.read_bytes()
             mode = path.stat().st_mode & 0o777
             if path.name == "Makefile" or path.name.startswith("_sysconfigdata"):
                 data = _with_placeholder(data)
@@ -167,21 +168,27 @@ def _with_placeholder(data: bytes) -> bytes:
     return re.sub(rb"(?:(?<=[\s'\"=:,])|(?<=-[IL]))" + prefix + rb"(?=[/'\"\s:]|$)", PLACEHOLDER.encode(), data)
 
 
-def _unpatched(path: str, data: bytes) -> bytes:
+def _undo_distribution(stdlib: Path) -> None:
     """Undo what Debian changes about where packages are installed, so that ``site-packages`` is it again.
 
     :raises RuntimeError: it is Debian's, but not as we know it.
     """
-    name = path.rpartition("/")[2]
-    if path.count("/") != 2 or name not in ("site.py", "sysconfig.py") or b"dist-packages" not in data:
-        return data
-    old, new = {
-        "site.py": (
-            b'is_virtual_environment = sys.base_prefix != sys.prefix or hasattr(sys, "real_prefix")',
-            b"is_virtual_environment = True",
-        ),
-        "sysconfig.py": (b"prefix_scheme = 'posix_local'", b"prefix_scheme = 'posix_prefix'"),
-    }[name]
-    if data.count(old) != 1:
-        raise RuntimeError(f"{name} of this Python is changed by its distribution in a way that is not known here")
-    return data.replace(old, new)
+    if b"dist-packages" not in (stdlib / "site.py").read_bytes():
+        return
+    # `site` itself is frozen into the executable, so a changed copy would not be read; `sysconfig` is not frozen.
+    (stdlib / "sitecustomize.py").write_text(_SITECUSTOMIZE, encoding="utf-8")
+    sysconfig_py = stdlib / "sysconfig.py"
+    text = sysconfig_py.read_text(encoding="utf-8")
+    if text.count(_DEBIAN_SCHEME) != 1:
+        raise RuntimeError("this Python is changed by its distribution in a way that is not known here")
+    sysconfig_py.write_text(text.replace(_DEBIAN_SCHEME, "prefix_scheme = 'posix_prefix'"), encoding="utf-8")
+
+
+_DEBIAN_SCHEME = "prefix_scheme = 'posix_local'"
+_SITECUSTOMIZE = """# Debian's interpreter looks into dist-packages only; Conda's packages are in site-packages.
+import site
+import sys
+
+if sys.prefix == sys.base_prefix:
+    site.addsitedir(f"{sys.prefix}/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages")
+"""
