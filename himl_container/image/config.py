@@ -1,4 +1,4 @@
-"""The image's configuration (``Env``, ``Labels``, ``Cmd``...): one function for every way of making the image.
+"""The image's configuration (``Env``, ``Labels``, ``Cmd``...): one source for every way of making the image.
 
 The composed image and the rendered Dockerfile take their settings from here, so that they cannot drift apart. What a
 Dockerfile cannot express (a line break in a value) is therefore refused for both.
@@ -6,15 +6,23 @@ Dockerfile cannot express (a line break in a value) is therefore refused for bot
 
 from __future__ import annotations
 
-import re
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from himl_container.environment.model import Lock
 from himl_container.errors import InputError
 from himl_container.image.model import PREFIX, ImagePlan
+from himl_container.image.quoting import check_label_name, check_value, check_variable_name
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What Docker uses where an image sets no ``PATH``."""
+
+OWN_PATH = f"{PREFIX}/bin"
+"""What comes first in ``PATH``."""
+
+PATH_REFERENCE = "${PATH}"
+"""Stands for the path before activation, as one entry of an activation's ``PATH``."""
 
 USER = "0:0"
 """AzureML runs every job as root, so the image does too, whatever the base says."""
@@ -22,11 +30,9 @@ USER = "0:0"
 COMMAND = ("python",)
 """What ``docker run IMAGE`` starts."""
 
+_CONDA = (("CONDA_PREFIX", PREFIX), ("CONDA_DEFAULT_ENV", PREFIX))
+_RESERVED = {"PATH", *dict(_CONDA)}
 _KEPT = ("ExposedPorts", "Volumes", "WorkingDir", "StopSignal", "Healthcheck", "Shell")
-_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*\Z")
-_UNWRITABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\u0085\u2028\u2029\ud800-\udfff]")
-_MAX_BYTES = 60_000  # Docker refuses a Dockerfile line of 65,535 bytes; quoting may add some.
 
 
 def image_config(base_config: Mapping[str, Any], plan: ImagePlan, activation: Mapping[str, str]) -> dict[str, Any]:
@@ -42,9 +48,9 @@ def image_config(base_config: Mapping[str, Any], plan: ImagePlan, activation: Ma
     :param activation: variables from :func:`himl_container.image.activation.capture_activation`.
     :raises InputError: a variable or label has a name or value that no Dockerfile can hold.
     """
-    inherited = list(base_config.get("Env") or ())
-    values = dict(_split(entry) for entry in inherited)
-    values.update(our_environment(plan, activation, base_path=values.get("PATH", "")))
+    values = dict(_split(entry) for entry in base_config.get("Env") or ())
+    values["PATH"] = composed_path(activation, f"{OWN_PATH}:{values.get('PATH') or DEFAULT_PATH}")
+    values.update(our_variables(plan, activation))
     labels = {**(base_config.get("Labels") or {}), **dict(our_labels(plan))}
     config: dict[str, Any] = {name: base_config[name] for name in _KEPT if base_config.get(name)}
     config["User"] = USER if plan.system.empty else base_config.get("User") or USER
@@ -55,22 +61,30 @@ def image_config(base_config: Mapping[str, Any], plan: ImagePlan, activation: Ma
     return config
 
 
-def our_environment(plan: ImagePlan, activation: Mapping[str, str], *, base_path: str) -> dict[str, str]:
-    """Return the variables that the image sets beyond its base's, in the order in which they are set.
+def our_variables(plan: ImagePlan, activation: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that the image sets beyond its base's, but ``PATH``, in the order in which they are set.
 
-    :param base_path: ``PATH`` of the image below; empty means that it sets none.
     :raises InputError: see :func:`image_config`.
     """
-    variables = {
-        "PATH": f"{PREFIX}/bin:{base_path or DEFAULT_PATH}",
-        "CONDA_PREFIX": PREFIX,
-        "CONDA_DEFAULT_ENV": PREFIX,
-    }
-    variables.update(plan.environment)
-    variables.update(sorted(activation.items()))
+    for name, _ in plan.environment:
+        if name in _RESERVED:
+            raise InputError(
+                f"the variable {name} is set by the image itself",
+                where="variables",
+                hint="Remove it from 'variables'; a Dockerfile line (system_lines) can extend the base's PATH.",
+            )
+    variables = {**dict(_CONDA), **dict(plan.environment), **dict(sorted(activation.items()))}
+    variables.pop("PATH", None)
     for name, value in variables.items():
-        check_variable(name, value)
+        check_value(value, f"variable {check_variable_name(name)}")
     return variables
+
+
+def composed_path(activation: Mapping[str, str], path: str) -> str:
+    """Return ``PATH`` after activation, where ``path`` is the one before it."""
+    wanted = activation.get("PATH", PATH_REFERENCE)
+    check_value(wanted, "variable PATH")
+    return ":".join(path if entry == PATH_REFERENCE else entry for entry in wanted.split(":"))
 
 
 def our_labels(plan: ImagePlan) -> tuple[tuple[str, str], ...]:
@@ -79,37 +93,33 @@ def our_labels(plan: ImagePlan) -> tuple[tuple[str, str], ...]:
     :raises InputError: see :func:`image_config`.
     """
     for name, value in plan.labels:
-        if not _LABEL_NAME.match(name):
-            raise InputError(f"{name!r} is not a label's name", hint="Use letters, digits and . _ - / only.")
-        _check_value(value, f"label {name}")
+        check_value(value, f"label {check_label_name(name)}")
     return tuple(sorted(plan.labels))
 
 
-def check_variable(name: str, value: str) -> None:
-    """Refuse an environment variable that a Dockerfile cannot hold.
+def image_labels(lock: Lock, fingerprint: str) -> tuple[tuple[str, str], ...]:
+    """Return the labels that say where the image comes from, sorted.
 
-    :raises InputError: the name is not a shell variable's name, or the value has a line break or is too long.
+    Only what the inputs decide, so that the same lock gives the same image id anywhere. Names of the OCI image
+    specification ("Annotations") where it has one.
     """
-    if not _VARIABLE_NAME.match(name):
-        raise InputError(
-            f"{name!r} is not the name of an environment variable",
-            hint="Use letters, digits and underscores, not starting with a digit.",
-        )
-    _check_value(value, f"variable {name}")
+    from himl_container import __version__
 
-
-def _check_value(value: str, where: str) -> None:
-    found = _UNWRITABLE.search(value)
-    if found:
-        raise InputError(
-            f"the value contains {found.group()!r}, which an image's settings cannot hold",
-            where=where,
-            hint="Put the text into a file, or encode it (for example base64).",
-        )
-    if len(value.encode()) > _MAX_BYTES:
-        raise InputError(
-            f"the value is longer than {_MAX_BYTES} bytes", where=where, hint="Put the text into a file instead."
-        )
+    hashes = [package.sha256 for package in lock.conda] + [wheel.sha256 for wheel in lock.wheels]
+    artifacts = hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+    labels = {
+        "himl.fingerprint": fingerprint,
+        "himl.artifacts": f"sha256:{artifacts}",
+        "himl.packages": f"{len(lock.conda)} conda, {len(lock.wheels)} pip",
+        "himl.platform": lock.platform,
+        "himl.prefix": PREFIX,
+        "himl.python": lock.python_version,
+        "himl.version": __version__,
+        "org.opencontainers.image.base.name": lock.base.reference.partition("@")[0],
+    }
+    if lock.base.digest:
+        labels["org.opencontainers.image.base.digest"] = lock.base.digest
+    return tuple(sorted(labels.items()))
 
 
 def _split(entry: str) -> tuple[str, str]:
