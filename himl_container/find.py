@@ -11,8 +11,9 @@ def find_upwards(name: str, *, start: Path, environ: Mapping[str, str]) -> Path 
     """Return the nearest regular file called ``name`` in ``start`` or one of its parents, or None.
 
     hi-ml's rule: the search ends after the folder that is an entry of ``PYTHONPATH``, or at the root of the file
-    system. Only a regular file with exactly that name counts: a folder called ``environment.yml`` is passed over. Entries of
-    ``PYTHONPATH`` are compared after links and relative parts are resolved, which hi-ml promised but did not do.
+    system. Only a regular file with exactly that name counts; a folder called ``environment.yml`` is passed over.
+    Entries of ``PYTHONPATH`` are compared after links and relative parts are resolved, which hi-ml promised but did not
+    do.
 
     :param start: the folder in which the search begins; the current folder, for every command.
     """

@@ -1,0 +1,185 @@
+"""The entry point: which commands there are, and how each way of ending becomes a message and an exit code.
+
+A command's module is imported when the command is invoked and not before: ``--help`` must not wait for a solver or an
+SDK. So the one-line help of each command stands here.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from himl_container import __version__
+from himl_container.errors import HimlError, StorageError
+
+COMMANDS = {
+    "lock": "Solve the environment once and write the lock.",
+    "render": "Write the Dockerfile and its build context.",
+    "build": "Build the image, test it, and give it its tag.",
+    "explain": "Say why the last build was needed, and what each layer weighs.",
+    "run": "Run a script in the image.",
+    "base": "Create a base image, or move its pin.",
+    "cache": "List or prune the cache.",
+    "doctor": "Check what this machine has and what is missing.",
+    "version": "Print the versions of the tool and of what it uses.",
+}
+
+_INTERRUPTED = 130
+_PIPE_CLOSED = 141
+_USAGE = 2
+_UNEXPECTED = 70
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are the attribute ``command`` of modules of this package."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order in which they are used."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command's module and return the command."""
+        if cmd_name not in COMMANDS:
+            return None
+        found = importlib.import_module(f"himl_container.cli.{cmd_name}").command
+        return found if isinstance(found, click.Command) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a misspelt one gets a suggestion."""
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and name not in COMMANDS:
+            import difflib
+
+            close = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise click.UsageError(f"There is no command {name!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="himl-container")
+def cli() -> None:
+    """Conda files and private wheels become one tested image that runs the same here and in Azure Machine Learning."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code (``docs/errors.md``).
+
+    A command may return an exit code; None is 0.
+    """
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line and return its exit code."""
+    context: click.Context | None = None
+    try:
+        context = cli.make_context("himl-container", arguments)
+        with context:
+            result = cli.invoke(context)
+        return result if isinstance(result, int) else 0
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever happens ends as a message and a code
+        return _end(error, context)
+
+
+def _end(error: BaseException, context: click.Context | None) -> int:
+    """Say how the command ended, and return its exit code."""
+    code = _UNEXPECTED
+    if isinstance(error, click.exceptions.Exit):
+        code = error.exit_code
+    elif isinstance(error, click.ClickException):
+        error.show()
+        code = 0 if isinstance(error, click.exceptions.NoArgsIsHelpError) else _USAGE
+    elif isinstance(error, (click.Abort, KeyboardInterrupt)):
+        click.echo("interrupted", err=True)
+        code = _INTERRUPTED
+    elif isinstance(error, BrokenPipeError):
+        # Python would complain once more when it flushes standard output at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = _PIPE_CLOSED
+    elif isinstance(error, HimlError):
+        code = _show(error, context)
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        code = _show(_disk_full(error), context)
+    else:
+        _crash(error)
+    return code
+
+
+def _show(error: HimlError, context: click.Context | None) -> int:
+    from himl_container.cli.output import Output, print_error
+
+    if _debug():
+        _traceback(error)
+    if context is not None and isinstance(context.obj, Output):
+        context.obj.error(error)
+    else:
+        print_error(error)
+    return error.exit_code
+
+
+def _disk_full(error: OSError) -> StorageError:
+    where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+    hint = "Free some space; 'himl-container cache prune' empties the cache."
+    return StorageError(f"cannot write: {os.strerror(error.errno or 0)}", where=where, hint=hint)
+
+
+def _debug() -> bool:
+    return os.environ.get("HIML_CONTAINER_DEBUG", "") not in ("", "0")
+
+
+def _traceback(error: BaseException) -> None:
+    import traceback
+
+    from himl_container.environment.urls import scrub
+
+    click.echo(scrub("".join(traceback.format_exception(error))), err=True)
+
+
+def _crash(error: BaseException) -> None:
+    """Say that something is wrong with the tool, and where the details are: a file that holds no credentials."""
+    if _debug():
+        _traceback(error)
+        return
+    from himl_container.environment.urls import scrub
+
+    click.echo(scrub(f"error: unexpected {type(error).__name__}: {error}"), err=True)
+    report = _write_report(error)
+    if report is not None:
+        click.echo(f"  This is a defect of himl-container. Details: {report}", err=True)
+
+
+def _write_report(error: BaseException) -> Path | None:
+    import platform
+    import tempfile
+    import traceback
+
+    from himl_container.environment.urls import scrub
+
+    # Of the arguments only the command's name: values of --env and the script's own may be secrets without any form.
+    command = next((word for word in sys.argv[1:] if word in COMMANDS), "")
+    text = f"himl-container {__version__} {command}\nPython {sys.version}\n{platform.platform()}\n\n"
+    try:
+        handle, name = tempfile.mkstemp(prefix="himl-container-crash-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(scrub(text + "".join(traceback.format_exception(error))))
+    except OSError:
+        return None
+    return Path(name)
+
+
+if __name__ == "__main__":
+    main()
