@@ -178,6 +178,7 @@ class Declared:
     base: str
     platform: str
     virtual_packages: tuple[str, ...]
+    pypi_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
