@@ -22,6 +22,7 @@ class LayerPlan:
         ``wheel:mylib``, ``himl`` (generated files).
     :param key: sha256 (hex) of everything that decides the layer's bytes.
     :param excluded: paths (relative to the prefix) that a package of this layer has but another one provides.
+    :param lost: the same with their package: pairs of a package's name and a path that is left out of it.
     """
 
     name: str
@@ -29,6 +30,7 @@ class LayerPlan:
     conda: tuple[LockedConda, ...] = ()
     wheels: tuple[LockedWheel, ...] = ()
     excluded: tuple[str, ...] = ()
+    lost: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
