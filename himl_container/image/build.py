@@ -71,8 +71,8 @@ def find_image(settings: Settings) -> BuiltImage | None:
     if known is None:
         return None
     tag = tag_of(settings, known)
-    image_id = image_exists(tag)
-    return BuiltImage(tag, image_id, known, built=False) if image_id else None
+    found = image_exists(tag)
+    return BuiltImage(tag, found.id, known, built=False) if found else None
 
 
 def ensure_image(
@@ -185,13 +185,15 @@ def plan_image(prepared: Prepared, settings: Settings, *, cache: Cache, reporter
 def _build(
     prepared: Prepared, settings: Settings, builder: Builder, engine: Engine, cache: Cache, reporter: Reporter
 ) -> BuiltImage:
+    from himl_container.image.dockerfile import needs_docker
     from himl_container.image.explain import record_build
 
     plan = plan_image(prepared, settings, cache=cache, reporter=reporter)
     assembly = Assembly(plan, prepared, settings, engine, cache, reporter)
     candidate = f"himl-candidate:{plan.fingerprint[:32]}"
     try:
-        image = assembly.by_docker(candidate) if builder == "docker" else assembly.by_layers(candidate)
+        docker = builder == "docker" or needs_docker(settings.template)
+        image = assembly.by_docker(candidate) if docker else assembly.by_layers(candidate)
         try:
             smoke = _test(candidate, prepared, settings, engine, cache, reporter)
         except SmokeTestError as error:
@@ -280,7 +282,9 @@ class Assembly:
         from himl_container.image.dockerfile import render_system
         from himl_container.image.system import ensure_system
 
-        text = "" if self.plan.system.empty else render_system(self.plan.system, self.plan.base)
+        text = ""
+        if not self.plan.system.empty:
+            text = render_system(self.plan.system, self.plan.base, template=self.settings.template)
         return ensure_system(
             self.plan.system, base, text, engine=self.engine, cache=self.cache, reporter=self.reporter
         )
@@ -315,7 +319,14 @@ class Assembly:
         from himl_container.image.dockerfile import render_dockerfile
 
         text = render_dockerfile(self.plan, self.layers, activation=activation, template=self.settings.template)
-        write_context(folder, dockerfile=text, layers=self.layers, reporter=self.reporter)
+        write_context(
+            folder,
+            dockerfile=text,
+            layers=self.layers,
+            reporter=self.reporter,
+            lock=self.settings.lock_file,
+            tag=self.plan.tag,
+        )
 
     def _docker_build(self, activation: Mapping[str, str], tag: str) -> ImageInfo:
         with self.cache.new_folder() as folder:

@@ -1,0 +1,63 @@
+"""Locking for real: the environment's solvers joined with the daemon that pins the base and builds source distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from himl_container.cache import Cache
+from himl_container.environment.model import BasePin, EnvironmentSpec, Lock
+from himl_container.image.engine import Engine
+from himl_container.progress import Reporter
+from himl_container.settings import Settings
+
+
+def write_new_lock(
+    spec: EnvironmentSpec,
+    settings: Settings,
+    *,
+    upgrade: frozenset[str] | None,
+    engine: Callable[[], Engine],
+    reporter: Reporter,
+) -> Lock:
+    """Lock an environment and write the lock file, whole or not at all.
+
+    :param upgrade: names to move on purpose; empty for all of them, None for none.
+    :param engine: asked for the base image's digest, and to build source distributions; not called when neither is needed.
+    :raises UnsolvableError: no set of packages satisfies the environment.
+    """
+    from himl_container.environment.lockfile import write_lock
+
+    lock = new_lock(spec, settings, upgrade=upgrade, engine=engine, reporter=reporter)
+    write_lock(lock, settings.lock_file)
+    return lock
+
+
+def new_lock(
+    spec: EnvironmentSpec,
+    settings: Settings,
+    *,
+    upgrade: frozenset[str] | None,
+    engine: Callable[[], Engine],
+    reporter: Reporter,
+) -> Lock:
+    """Return the lock of an environment without writing it. Parameters as :func:`write_new_lock`."""
+    from himl_container.environment.lock import make_lock
+    from himl_container.environment.lockfile import read_lock
+
+    cache = Cache(settings.cache_dir)
+
+    def pin(reference: str) -> BasePin:
+        from himl_container.image.base import pin_base
+
+        return pin_base(reference, engine=engine())
+
+    return make_lock(
+        spec,
+        settings,
+        previous=read_lock(settings.lock_file) if settings.lock_file.is_file() else None,
+        upgrade=upgrade,
+        resolve_base=pin,
+        build_wheel=_Builder(settings, engine, cache, reporter),
+        cache=cache,
+        reporter=reporter,
+    )
