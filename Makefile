@@ -1,0 +1,37 @@
+# The two commands of the README are 'make demo' and 'make test'; the others are parts of them.
+SHELL := /bin/bash
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help demo test test-unit check bench setup clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: setup ## lock, build, test and run two examples in containers
+	@scripts/demo.sh
+
+test: setup check ## set up, check, and run all tests
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-unit: ## the tests that need neither Docker nor a network: seconds
+	@scripts/setup.sh --no-docker
+	$(PYTEST) tests/unit $(PYTEST_ARGS)
+
+check: ## formatting, lint, types, import contracts
+	@scripts/setup.sh --no-docker
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup ## measure against a plain Dockerfile; writes build/bench.json
+	$(BIN)/python scripts/bench.py
+
+setup: ## install what is missing (Debian as root), or say what is
+	@scripts/setup.sh
+
+clean: ## remove what the commands above made in this folder, the offline kit included
+	rm -rf .venv .kit build dist runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf examples/*/runs examples/*/wheels examples/*/data examples/*/outputs examples/*/pylock.himl.toml
+	find himl_container scripts tests examples -name __pycache__ -type d -exec rm -rf {} +

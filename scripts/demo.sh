@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# The main job on real input: environment files and a private wheel become a lock, an image that is tested, and two runs.
+# Every command is printed before it is executed; type the same to do it by hand.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
+export PATH="$root/.venv/bin:$PATH"
+
+heading() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+type_() {
+    printf '\n\033[1m$ %s\033[0m\n' "$*"
+    "$@"
+}
+
+heading "What this machine needs: a Conda channel and a base image"
+variables=$(python scripts/offline_kit.py)
+printf '%s\n' "${variables:-nothing: conda-forge and the default base image are reached}"
+eval "$variables"
+
+heading "Example 1: prime numbers. One environment file, nothing else"
+type_ cd "$root/examples/1"
+type_ cat environment.yml
+type_ himl-container lock
+type_ himl-container build
+type_ himl-container run --local sample.py -n 103
+
+heading "Example 5: a classifier. An environment with packages from PyPI and a private wheel"
+type_ cd "$root/examples/5"
+type_ cat environment.yml pyproject.toml
+type_ python make_wheel.py
+type_ himl-container lock
+type_ himl-container render
+type_ himl-container build
+# --live: the script works on this folder itself, so that the two CSV files stay here for the next run.
+type_ himl-container run --local --live inputs.py
+type_ himl-container run --local sample.py --kernel rbf --penalty 10
+
+heading "What the run left"
+run=$(ls -td runs/*/ | head -n 1)
+type_ find "$run" -type f
+type_ cat "$run/outputs/measures.json"
+
+heading "The same build again: nothing has changed"
+time type_ himl-container build

@@ -1,0 +1,102 @@
+"""Fixtures for all tests. What they do is in :mod:`kit`, so that it can be used without a fixture too."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import kit
+import pytest
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Without an engine, a Docker test fails where everything has to be there (CI), and is skipped elsewhere."""
+    if item.get_closest_marker("docker") is not None and kit.engine_problem():
+        if kit.IN_CI:
+            pytest.fail(kit.engine_problem(), pytrace=False)
+        pytest.skip(kit.engine_problem())
+    if item.get_closest_marker("network") is not None and os.environ.get("HIML_TEST_OFFLINE"):
+        pytest.skip("HIML_TEST_OFFLINE is set")
+
+
+@pytest.fixture(scope="session")
+def channel() -> Path:
+    """The folder of a Conda channel made on this machine; ``scripts/channel/samples.py`` says what it has."""
+    from offline_kit import kit_channel
+
+    return kit_channel()
+
+
+@pytest.fixture(scope="session")
+def base_image() -> str:
+    """The kit's base image: a minimal Debian in the daemon, without any Python."""
+    import importlib.util
+
+    from offline_kit import kit_base_image
+
+    if importlib.util.find_spec("himl_container.cli.base") is None:
+        return "probe/base:1"  # development only, until 'base create' is there
+    return kit_base_image()
+
+
+@pytest.fixture(scope="session")
+def warm_cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that all tests of the session share; for tests that are not about the cache."""
+    return tmp_path_factory.mktemp("warm-cache")
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path) -> Path:
+    """An empty cache. A module of tests that may share one overrides this with ``warm_cache_dir``."""
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> kit.ProjectFolder:
+    """An empty project folder."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return kit.ProjectFolder(folder)
+
+
+@pytest.fixture
+def image_name() -> Iterator[str]:
+    """A repository name of this test alone; its images are removed afterwards."""
+    name = f"himl-test-{uuid.uuid4().hex[:12]}"
+    yield name
+    if not kit.engine_problem():
+        _remove_images(name)
+
+
+@pytest.fixture
+def run_cli(
+    request: pytest.FixtureRequest, channel: Path, cache_dir: Path, project: kit.ProjectFolder, image_name: str
+) -> kit.Cli:
+    """``himl-container`` in the project folder, with the made channel as conda-forge, an own cache and image name.
+
+    A test marked ``docker`` gets the kit's base image too.
+    """
+    variables = {
+        "HIML_CONTAINER_CACHE_DIR": str(cache_dir),
+        "HIML_CONTAINER_CHANNEL_MIRRORS": f"conda-forge={channel.as_uri()}",
+        "HIML_CONTAINER_IMAGE_NAME": image_name,
+    }
+    if request.node.get_closest_marker("docker") is not None:
+        variables["HIML_CONTAINER_BASE_IMAGE"] = request.getfixturevalue("base_image")
+    return kit.Cli(project.path, kit.clean_environ(**variables))
+
+
+def _remove_images(repository: str) -> None:
+    import docker
+    from docker.errors import DockerException
+
+    from himl_container.image.endpoint import resolve_endpoint
+
+    with contextlib.closing(docker.DockerClient(base_url=resolve_endpoint(os.environ).url)) as client:
+        for image in client.images.list(name=repository):
+            for tag in image.tags:
+                with contextlib.suppress(DockerException):
+                    client.images.remove(tag, force=True)

@@ -1,0 +1,100 @@
+"""What tests share: the offline kit, running the command line, and writing small projects."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+COMMAND = Path(sys.executable).parent / "himl-container"
+IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
+
+
+@functools.lru_cache(maxsize=1)
+def engine_problem() -> str:
+    """Return an empty text, or why no Docker engine can be used."""
+    import docker
+    from docker.errors import DockerException
+
+    from himl_container.errors import HimlError
+    from himl_container.image.endpoint import resolve_endpoint
+
+    try:
+        client = docker.DockerClient(base_url=resolve_endpoint(os.environ).url, timeout=20)
+        client.ping()
+        client.close()
+    except (DockerException, HimlError, OSError) as error:
+        return f"no Docker engine answers ({error}); scripts/setup.sh starts or installs one"
+    return ""
+
+
+@dataclass(frozen=True)
+class Cli:
+    """``himl-container`` in an environment of its own: no setting of this machine's user reaches it.
+
+    :param environ: variables beside those that the machine needs (search path, proxies, certificates).
+    """
+
+    cwd: Path
+    environ: Mapping[str, str]
+
+    def __call__(
+        self,
+        *arguments: str | Path,
+        cwd: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        timeout: float = 600,
+        expect: int | None = 0,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it to its end without a terminal and without standard input.
+
+        :param expect: the exit code that the test needs; None when the test looks itself.
+        """
+        done = subprocess.run(
+            [COMMAND, *arguments],
+            cwd=cwd or self.cwd,
+            env={**self.environ, **(environ or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        shown = f"himl-container {' '.join(map(str, arguments))}\n{done.stdout}\n{done.stderr}"
+        assert expect is None or done.returncode == expect, f"exit code {done.returncode}, not {expect}: {shown}"
+        return done
+
+
+def clean_environ(**variables: str) -> dict[str, str]:
+    """Return this process's variables without the settings of our tool and hi-ml, with the given ones."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HIML_", "HI_ML_", "AZUREML_", "PYTEST_"))}
+    return {**kept, "NO_COLOR": "1", "COLUMNS": "120", **variables}
+
+
+@dataclass(frozen=True)
+class ProjectFolder:
+    """A folder with an environment file, and whatever a test adds."""
+
+    path: Path
+    _files: dict[str, str] = field(default_factory=dict)
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file, with the folders above it."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def environment(
+        self, *conda: str, pip: Sequence[str] = (), name: str = "environment.yml", env: str = "test"
+    ) -> Path:
+        """Write an environment file with these packages, all from conda-forge."""
+        lines = [f"name: {env}", "channels:", "  - conda-forge", "dependencies:", *(f"  - {spec}" for spec in conda)]
+        lines += ["  - pip:", *(f"      - {spec}" for spec in pip)] if pip else []
+        return self.write(name, "\n".join(lines) + "\n")
