@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from himl_container.cache import Cache
 from himl_container.image.model import ComposedImage, ImageInfo
 from himl_container.progress import Reporter
 
@@ -105,11 +106,12 @@ class Engine(Protocol):
         """
 
 
-def connect() -> Engine:
+def connect(cache: Cache | None = None) -> Engine:
     """Return the daemon that ``DOCKER_HOST`` (or the current Docker context, or the default socket) names.
 
+    :param cache: where to keep what the daemon's images are made of; without it each load asks for all of them anew.
     :raises EngineError: no daemon answers; the hint says how to start one.
     """
     from himl_container.image.docker_engine import DockerEngine
 
-    return DockerEngine.connect()
+    return DockerEngine.connect(cache=cache)

@@ -45,7 +45,7 @@ def image_exists(tag: str, environ: Mapping[str, str] | None = None) -> FoundIma
         from himl_container.image.docker_engine import DockerEngine
 
         found = DockerEngine.connect(environ).inspect(tag)
-        return found and FoundImage(found.id, found.tags, found.diff_ids, found.labels)
+        return FoundImage(found.id, found.tags, found.diff_ids, found.labels) if found else None
     status, body = _get(endpoint, f"/images/{_quoted(tag)}/json")
     if status == 404:
         return None
@@ -62,21 +62,21 @@ def image_exists(tag: str, environ: Mapping[str, str] | None = None) -> FoundIma
 
 def cannot_connect(endpoint: Endpoint, error: BaseException) -> EngineError:
     """Return the error for a daemon that cannot be reached, with the step that helps in this case."""
-    causes = list(_chain(error))
-    if any(isinstance(cause, PermissionError) for cause in causes):
+    found = causes(error)
+    if any(isinstance(cause, PermissionError) for cause in found):
         return EngineError(
             "this user may not talk to the Docker daemon",
             where=str(endpoint),
             hint="Add the user to its group ('sudo usermod -aG docker $USER', then log in again), or use sudo.",
         )
-    if any(isinstance(cause, TimeoutError) for cause in causes):
+    if any(isinstance(cause, TimeoutError) for cause in found):
         return EngineError("the Docker daemon does not answer", where=str(endpoint), hint=START_HINT)
-    if any(isinstance(cause, FileNotFoundError | ConnectionRefusedError) for cause in causes):
+    if any(isinstance(cause, FileNotFoundError | ConnectionRefusedError) for cause in found):
         return EngineError("no Docker daemon is running", where=str(endpoint), hint=START_HINT)
     return EngineError(f"cannot talk to the Docker daemon: {error}", where=str(endpoint), hint=START_HINT)
 
 
-def _chain(error: BaseException) -> list[BaseException]:
+def causes(error: BaseException) -> list[BaseException]:
     """Return an error and everything that it was made from: causes, contexts, and exceptions in its arguments."""
     found: list[BaseException] = []
     waiting: list[object] = [error]

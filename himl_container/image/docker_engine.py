@@ -1,0 +1,218 @@
+"""The Docker daemon for real: the :class:`~himl_container.image.engine.Engine` of the Docker SDK."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from himl_container.cache import Cache
+from himl_container.errors import EngineError, InputError
+from himl_container.image.endpoint import Endpoint, resolve_endpoint
+from himl_container.image.engine import ContainerResult, EngineInfo
+from himl_container.image.engine_client import Client
+from himl_container.image.engine_images import StoredImages
+from himl_container.image.engine_load import Loader
+from himl_container.image.model import ComposedImage, ImageInfo
+from himl_container.image.reference import is_image, parse_reference
+from himl_container.progress import Reporter
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_CONTAINERD_STORE = ["driver-type", "io.containerd.snapshotter.v1"]
+
+
+class DockerEngine:
+    """One daemon. Create it with :meth:`connect`."""
+
+    def __init__(self, client: Client, environ: Mapping[str, str], cache: Cache | None = None) -> None:
+        self._client = client
+        self._environ = environ
+        self._cache = cache
+        self._system: dict[str, Any] = {}
+        self._stored: StoredImages | None = None
+        self.bytes_sent = 0
+        """Layer bytes that the last :meth:`load` sent."""
+
+    @classmethod
+    def connect(cls, environ: Mapping[str, str] | None = None, *, cache: Cache | None = None) -> DockerEngine:
+        """Connect to the daemon that the variables name (the process's own when not given).
+
+        :param cache: where to keep what the daemon's images are made of; without it that is asked anew each time.
+        :raises EngineError: no daemon answers, or it is too old; the hint says what to do.
+        """
+        environ = os.environ if environ is None else environ
+        return cls(Client.connect(resolve_endpoint(environ)), environ, cache)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where this daemon is."""
+        return self._client.endpoint
+
+    def info(self) -> EngineInfo:
+        """Return what kind of daemon this is."""
+        from himl_container.image.engine_build import find_buildx
+
+        system = self._system_info()
+        architecture = str(system.get("Architecture", ""))
+        return EngineInfo(
+            version=str(system.get("ServerVersion", "")),
+            api_version=self._client.sdk.api_version,
+            containerd_store=_CONTAINERD_STORE in (system.get("DriverStatus") or ()),
+            buildx=find_buildx(self._environ) is not None,
+            architecture=_ARCHITECTURES.get(architecture, architecture),
+        )
+
+    def inspect(self, reference: str) -> ImageInfo | None:
+        """Return the image of a tag, ``repository@digest`` or id; None when the daemon has none."""
+        if not is_image(reference):
+            raise InputError(f"{reference!r} is not the name of an image")
+        answer = self._client.json(f"look up {reference!r}", f"/images/{reference}/json")
+        return None if answer is None else image_info(answer)
+
+    def known_chain_ids(self) -> frozenset[str]:
+        """Return the chain ids of all layers that the daemon holds."""
+        return self._stored_images().chain_ids()
+
+    def registry_digest(self, reference: str) -> str:
+        """Ask the reference's registry, through the daemon, for the manifest digest.
+
+        :raises RegistryError: the registry does not answer, or has no such image.
+        """
+        import docker.errors
+
+        from himl_container.image.engine_pull import registry_error
+
+        with self._client.converting(f"ask the registry for {reference!r}"):
+            try:
+                answer = cast("Any", self._client.sdk).inspect_distribution(reference)
+                return str(answer["Descriptor"]["digest"])
+            except (docker.errors.APIError, KeyError, TypeError) as error:
+                raise registry_error(reference, str(getattr(error, "explanation", None) or error)) from error
+
+    def pull(self, reference: str, reporter: Reporter) -> ImageInfo:
+        """Pull an image (``repository:tag`` or ``repository@digest``).
+
+        :raises RegistryError: the registry does not answer, or has no such image.
+        """
+        from himl_container.image.engine_pull import pull
+
+        pull(self._client, reference, reporter)
+        found = self.inspect(reference)
+        if found is None:
+            raise EngineError(f"{reference!r} was pulled and is gone again", where=str(self.endpoint))
+        return found
+
+    def load(self, image: ComposedImage, reporter: Reporter) -> ImageInfo:
+        """Bring a composed image into the daemon under its tag, sending only the layers that it lacks."""
+        loader = Loader(self._client, self._stored_images(), containerd_store=self.info().containerd_store)
+        try:
+            id_ = loader.load(image, reporter)
+        finally:
+            self.bytes_sent = loader.sent
+        self.tag(id_, image.tag)
+        return self._must_inspect(image.tag)
+
+    def load_archive(self, path: Path, reporter: Reporter) -> tuple[str, ...]:
+        """Load a docker-archive or OCI archive file as it is, and return the names (or ids) that it brought.
+
+        :raises EngineError: the file is not an image archive, or the daemon went away.
+        """
+        from himl_container.image.engine_load import load_file
+
+        return load_file(self._client, path, reporter)
+
+    def build(
+        self,
+        context: Path,
+        *,
+        tag: str,
+        dockerfile: str = "Dockerfile",
+        build_args: Mapping[str, str] | None = None,
+        reporter: Reporter,
+    ) -> ImageInfo:
+        """Execute a Dockerfile: through BuildKit when ``docker buildx`` is there, else through the Engine API.
+
+        :raises BuildError: a step failed; the error carries the step and the end of its output.
+        """
+        from himl_container.image.engine_build import BuildRequest, run_build
+
+        request = BuildRequest(context, tag, dockerfile, dict(build_args or {}))
+        run_build(self._client, request, environ=self._environ, reporter=reporter)
+        return self._must_inspect(tag)
+
+    def tag(self, reference: str, tag: str) -> None:
+        """Give an image a further name."""
+        name = parse_reference(tag)
+        with self._client.converting(f"tag {tag!r}"):
+            self._client.sdk.tag(reference, name.repository, name.tag or "latest")
+
+    def remove_image(self, reference: str) -> None:
+        """Remove a name (and the image, with its last name). Nothing happens when there is none."""
+        import docker.errors
+
+        with self._client.converting(f"remove {reference!r}"):
+            try:
+                self._client.sdk.remove_image(reference)
+            except docker.errors.ImageNotFound:
+                return
+
+    def run(
+        self,
+        image: str,
+        command: Sequence[str],
+        *,
+        mounts: Sequence[tuple[Path, str, bool]] = (),
+        environment: Mapping[str, str] | None = None,
+        entrypoint: Sequence[str] | None = None,
+        network: bool = False,
+        workdir: str = "/",
+        user: str = "0:0",
+        timeout: float | None = None,
+    ) -> ContainerResult:
+        """Run a container to its end and remove it."""
+        from himl_container.image.engine_run import Task, run
+
+        task = Task(
+            image=image,
+            command=tuple(command),
+            mounts=tuple(mounts),
+            environment=dict(environment or {}),
+            entrypoint=None if entrypoint is None else tuple(entrypoint),
+            network=network,
+            workdir=workdir,
+            user=user,
+        )
+        return run(self._client, task, timeout=timeout)
+
+    def _must_inspect(self, reference: str) -> ImageInfo:
+        found = self.inspect(reference)
+        if found is None:
+            raise EngineError(f"{reference!r} was made and is gone again", where=str(self.endpoint))
+        return found
+
+    def _system_info(self) -> dict[str, Any]:
+        if not self._system:
+            self._system = self._client.json("ask what it is", "/info") or {}
+        return self._system
+
+    def _stored_images(self) -> StoredImages:
+        if self._stored is None:
+            # One data folder may hold images of both stores, whose ids mean different things.
+            name = f"{self._system_info().get('ID', '')} {self.info().containerd_store}"
+            self._stored = StoredImages(self._client, name, self._cache)
+        return self._stored
+
+
+def image_info(answer: Mapping[str, Any]) -> ImageInfo:
+    """Turn the daemon's description of an image (``GET /images/NAME/json``) into ours."""
+    return ImageInfo(
+        id=str(answer["Id"]),
+        tags=tuple(answer.get("RepoTags") or ()),
+        repo_digests=tuple(answer.get("RepoDigests") or ()),
+        diff_ids=tuple((answer.get("RootFS") or {}).get("Layers") or ()),
+        architecture=str(answer.get("Architecture") or ""),
+        os=str(answer.get("Os") or ""),
+        size=int(answer.get("Size") or 0),
+        config=dict(answer.get("Config") or {}),
+    )
