@@ -1,7 +1,7 @@
 """Writing tar archives whose bytes depend on nothing but names, kinds, modes and contents.
 
 POSIX ustar headers, with a pax extended header (IEEE Std 1003.1, "pax Interchange Format") only where a value does not
-fit. Owner 0:0, one fixed time, sorted names, each parent folder once. Headers are formatted here and not by ``tarfile``,
+fit. Owner 0:0, one fixed time, sorted names, each parent folder once. Headers are formatted here, not by ``tarfile``,
 which takes several times as long for it: an environment has a hundred thousand files.
 """
 

@@ -1,0 +1,103 @@
+"""Compiles Python files to bytecode that is the same bytes every time. Run by the environment's own interpreter.
+
+Not a module of the package: it is executed as a script, by any Python from 3.8 on, with an empty environment
+but ``PYTHONHASHSEED=0``. The first line of standard output is the tag of this Python's ``.pyc`` names. Then standard
+input brings one JSON line per job, ``{"out": file, "files": [[source, final], ..]}``, and each is answered by one: the
+bytes of each file's code in ``out`` in order, -1 where a file does not compile; or ``{"errno": .., "path": ..}``.
+
+Why the same bytes: the code is hash-based (PEP 552, unchecked) instead of carrying a time; ``co_filename`` is the final
+path. What remains is marshal, which marks an object as "may be referred to again" when its reference count is above
+one; and that depends on what else the process has seen (interned names, cached numbers). So every object of the code
+that can be reached is held once more while it is written, and all of them get the mark.
+"""
+
+import sys
+
+# The folder of this script must not shadow the standard library.
+sys.path[:] = sys.path[1:]
+
+import importlib.util  # noqa: E402
+import json  # noqa: E402
+import marshal  # noqa: E402
+import warnings  # noqa: E402
+
+_HEADER = importlib.util.MAGIC_NUMBER + (0b01).to_bytes(4, "little")
+_CODE = type(compile("", "", "exec"))
+_ATTRIBUTES = (
+    "co_consts", "co_names", "co_varnames", "co_freevars", "co_cellvars", "co_filename", "co_name", "co_qualname",
+    "co_code", "co_linetable", "co_lnotab", "co_exceptiontable",
+)  # fmt: skip
+_BEFORE_SORTED_SETS = sys.version_info < (3, 11)
+
+
+def compiled(source, final):
+    """Return the ``.pyc`` of a source's bytes, or None when it is not Python of this version."""
+    try:
+        code = compile(source, final, "exec", dont_inherit=True, optimize=0)
+    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
+        return None
+    held = []
+    sets = []
+    _hold(code, held, sets)
+    data = _sorted_sets(code, sets) if _BEFORE_SORTED_SETS and sets else marshal.dumps(code)
+    del held
+    return _HEADER + importlib.util.source_hash(source) + data
+
+
+def _hold(value, held, sets):
+    held.append(value)
+    if isinstance(value, _CODE):
+        for name in _ATTRIBUTES:
+            if name != "co_lnotab" or sys.version_info < (3, 10):
+                _hold(getattr(value, name, None), held, sets)
+    elif isinstance(value, (tuple, frozenset)):
+        if isinstance(value, frozenset) and len(value) > 1:
+            sets.append(value)
+        for item in value:
+            _hold(item, held, sets)
+
+
+def _sorted_sets(code, sets):
+    """Before 3.11, a set constant is written in the order of its hashes, and the hash of None is an address.
+
+    The older version 2 of the format has no references, so the bytes of a set stand in it as they are and can be put
+    into order there. Every Python reads it.
+    """
+    data = marshal.dumps(code, 2)
+    for value in sets:
+        items = [marshal.dumps(item, 2) for item in value]
+        start = b">" + len(items).to_bytes(4, "little")
+        data = data.replace(start + b"".join(items), start + b"".join(sorted(items)))
+    return data
+
+
+def run(job):
+    """Do one job and return its answer."""
+    sizes = []
+    try:
+        with open(job["out"], "wb") as out:
+            for source, final in job["files"]:
+                with open(source, "rb") as file:
+                    data = compiled(file.read(), final)
+                sizes.append(-1 if data is None else out.write(data))
+    except OSError as error:
+        return {"errno": error.errno, "path": str(error.filename or job["out"])}
+    return sizes
+
+
+def main():
+    """Answer jobs until standard input ends."""
+    warnings.simplefilter("ignore")
+    answer(sys.implementation.cache_tag)
+    for line in sys.stdin.buffer:
+        answer(run(json.loads(line)))
+
+
+def answer(value):
+    """Write one line."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

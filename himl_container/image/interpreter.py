@@ -1,0 +1,91 @@
+"""The environment's own interpreter on this machine: it compiles bytecode and tells uv what wheels fit.
+
+Only Python and what it depends on is laid out, once per set of packages; linked from rattler's cache, so it costs little.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from himl_container.cache import Cache
+from himl_container.environment.channels import Mirrors
+from himl_container.environment.model import LockedConda
+from himl_container.errors import ArtifactError, BuildError
+from himl_container.image.packages import DamagedPackageCacheError, install
+from himl_container.image.plan import dependency_name, python_of
+from himl_container.progress import Reporter
+
+_FORMAT = "himl-interpreter-1"
+
+
+def python_closure(conda: Sequence[LockedConda]) -> tuple[LockedConda, ...]:
+    """Return the interpreter's package and all that it depends on, in the order of ``conda``.
+
+    :raises BuildError: the environment has no Python.
+    """
+    python = python_of(conda)
+    if python is None:
+        raise BuildError("the environment has no Python", hint="Add 'python' to the dependencies.")
+    by_name = {package.name: package for package in conda}
+    found = {python.name}
+    waiting = [python]
+    while waiting:
+        for text in waiting.pop().depends:
+            name = dependency_name(text)
+            # A cycle (python and pip, in some channels) and virtual packages (__glibc) end here.
+            if name in by_name and name not in found:
+                found.add(name)
+                waiting.append(by_name[name])
+    return tuple(package for package in conda if package.name in found)
+
+
+def ensure_interpreter(conda: Sequence[LockedConda], *, cache: Cache, mirrors: Mirrors, reporter: Reporter) -> Path:
+    """Return the prefix of the environment's interpreter on this machine; ``bin/python`` in it runs here.
+
+    :raises ArtifactError: a package cannot be fetched, or is not the one that the lock names.
+    :raises BuildError: the environment has no Python.
+    """
+    packages = python_closure(conda)
+    root = cache.folder("interpreters")
+    identity = [_FORMAT, os.path.abspath(root), *sorted(f"{p.name} {p.sha256}" for p in packages)]
+    key = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:32]
+    target = root / key
+    if _usable(target):
+        return target
+    with cache.lock(f"interpreter-{key}"):
+        if not _usable(target):
+            _lay_out(packages, target, cache, mirrors, reporter)
+    return target
+
+
+def _usable(prefix: Path) -> bool:
+    return os.access(prefix / "bin" / "python", os.X_OK)
+
+
+def _lay_out(packages: Sequence[LockedConda], target: Path, cache: Cache, mirrors: Mirrors, reporter: Reporter) -> None:
+    with cache.new_folder() as folder:
+        new = folder / "prefix"
+        for packages_folder in (None, folder / "packages"):
+            try:
+                install(
+                    packages,
+                    new,
+                    prefix=str(target),
+                    mirrors=mirrors,
+                    reporter=reporter,
+                    package_cache=packages_folder,
+                )
+            except DamagedPackageCacheError as error:
+                if packages_folder is not None:
+                    raise ArtifactError(f"the package is malformed: {error}") from error
+                new = folder / "again"
+            else:
+                break
+        if not _usable(new):
+            raise BuildError("the environment's Python package has no bin/python that can be executed")
+        if target.exists():
+            os.rename(target, folder / "damaged")
+        os.rename(new, target)

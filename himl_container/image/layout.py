@@ -1,0 +1,200 @@
+"""What a Conda package puts into the environment: laid out by rattler in a temporary folder, read back as entries.
+
+rattler decides which of two packages keeps a path that both have; we take each package's own content of it, from where
+rattler moved it (``original_path`` in its record), so its decision does not matter.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from himl_container.cache import Cache
+from himl_container.environment.channels import Mirrors
+from himl_container.environment.model import LockedConda
+from himl_container.errors import ArtifactError, BuildError
+from himl_container.image.model import PREFIX
+from himl_container.image.packages import DamagedPackageCacheError, install
+from himl_container.image.plan import python_of
+from himl_container.image.tar import Entry
+from himl_container.progress import Reporter
+
+_SCRIPTS = ("post-link", "pre-link")
+
+
+@dataclass(frozen=True)
+class StagedPath:
+    """One path of a package: relative to the prefix, where it lies now, and its line of ``paths_data``."""
+
+    path: str
+    source: Path
+    facts: Mapping[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the content as it is in the prefix; empty where rattler says none (a symbolic link)."""
+        if self.facts.get("path_type") == "softlink":
+            return ""
+        return str(self.facts.get("sha256_in_prefix") or self.facts.get("sha256") or "")
+
+
+@dataclass(frozen=True)
+class StagedPackage:
+    """A package in a staging folder, sorted by path. ``.pyc`` files that belong to a source file are left out."""
+
+    package: LockedConda
+    paths: tuple[StagedPath, ...]
+
+
+def stage(
+    packages: Sequence[LockedConda],
+    folder: Path,
+    *,
+    conda: Iterable[LockedConda],
+    mirrors: Mirrors,
+    cache: Cache,
+    reporter: Reporter,
+    fresh: bool = False,
+) -> dict[str, StagedPackage]:
+    """Lay packages out in an empty folder as they are to be below the final prefix; return them by name.
+
+    :param conda: all packages of the environment: noarch packages are laid out for its interpreter.
+    :param fresh: fetch everything anew instead of trusting rattler's cache, which other tools write to.
+    :raises ArtifactError: a package cannot be fetched, is not the one that the lock names, or is malformed.
+    """
+    wanted = {package.name: package for package in packages}
+    python = python_of(conda)
+    if python is not None and any(package.noarch == "python" for package in packages):
+        wanted.setdefault("python", python)
+    ordered = [wanted[name] for name in sorted(wanted)]
+    root = folder / "fresh" if fresh else folder / "prefix"
+    try:
+        install(
+            ordered,
+            root,
+            prefix=PREFIX,
+            mirrors=mirrors,
+            reporter=reporter,
+            package_cache=folder / "packages" if fresh else None,
+        )
+    except DamagedPackageCacheError as error:
+        if fresh:
+            raise ArtifactError(f"the package is malformed: {error}", where=str(error).partition(":")[0]) from error
+        reporter.warn(f"rattler's package cache is damaged ({error}); the packages are fetched again")
+        return stage(packages, folder, conda=conda, mirrors=mirrors, cache=cache, reporter=reporter, fresh=True)
+    return {package.name: _read(package, root) for package in packages}
+
+
+def _read(package: LockedConda, root: Path) -> StagedPackage:
+    name = f"{package.name}-{package.version}-{package.build}.json"
+    try:
+        record = json.loads((root / "conda-meta" / name).read_bytes())
+        facts = record["paths_data"]["paths"]
+    except (OSError, ValueError, KeyError) as error:
+        raise BuildError(f"rattler left no record of the package: {error}", where=package.filename) from error
+    paths = [_staged(package, entry, root) for entry in facts]
+    present = {staged.path for staged in paths}
+    kept = [staged for staged in paths if not _is_bytecode(staged.path, present)]
+    return StagedPackage(package, tuple(sorted(kept, key=lambda staged: staged.path)))
+
+
+def _staged(package: LockedConda, facts: Mapping[str, Any], root: Path) -> StagedPath:
+    here = str(facts["_path"])
+    final = str(facts.get("original_path") or here)
+    for path in (here, final):
+        if path.startswith("/") or posixpath.normpath(path) != path or path.split("/")[0] == "..":
+            raise ArtifactError(f"the package has a path outside of the environment: {path!r}", where=package.filename)
+    return StagedPath(final, root / here, facts)
+
+
+def _is_bytecode(path: str, present: set[str]) -> bool:
+    """Whether a path is compiled code next to (or without) its source in ``__pycache__``; we compile it ourselves."""
+    folder, _, name = path.rpartition("/")
+    if not name.endswith(".pyc"):
+        return False
+    return folder.rpartition("/")[2] == "__pycache__" or path[:-1] in present
+
+
+def entries_of(staged: StagedPackage, *, without: frozenset[str] = frozenset()) -> list[Entry]:
+    """Return the archive entries of a package, below the prefix.
+
+    :param without: paths that another package provides.
+    """
+    return [_entry(path, staged.package) for path in staged.paths if path.path not in without]
+
+
+def _entry(staged: StagedPath, package: LockedConda) -> Entry:
+    path = f"{PREFIX[1:]}/{staged.path}"
+    if staged.facts.get("path_type") == "directory":
+        return Entry(path, "folder", owner=package.filename)
+    try:
+        if staged.source.is_symlink():
+            return Entry(path, "link", target=_target(staged), owner=package.filename)
+        mode = staged.source.stat().st_mode
+    except OSError as error:
+        raise DamagedPackageCacheError(f"{package.filename}: {error.strerror} ({staged.path})") from error
+    return Entry(
+        path, executable=bool(mode & 0o111), source=staged.source, sha256=staged.sha256, owner=package.filename
+    )
+
+
+def _target(staged: StagedPath) -> str:
+    """Return where a link points; an absolute target inside the staging folder is meant inside the prefix."""
+    target = str(staged.source.readlink())
+    root = str(staged.source)[: -len(str(staged.facts["_path"]))].rstrip("/")
+    return PREFIX + target[len(root) :] if target == root or target.startswith(root + "/") else target
+
+
+def conda_meta(staged: StagedPackage, *, without: frozenset[str], compiled: Iterable[str]) -> Entry:
+    """Return the record by which Conda knows the package, without anything that this machine put into it.
+
+    :param compiled: the paths (relative to the prefix) of the bytecode that we added.
+    """
+    package = staged.package
+    paths = [
+        {key: value for key, value in path.facts.items() if key != "original_path"} | {"_path": path.path}
+        for path in staged.paths
+        if path.path not in without
+    ]
+    paths += [{"_path": path, "path_type": "pyc_file"} for path in sorted(compiled)]
+    record: dict[str, Any] = {
+        "name": package.name,
+        "version": package.version,
+        "build": package.build,
+        "build_number": package.build_number,
+        "subdir": package.subdir,
+        "fn": package.filename,
+        "url": package.url,
+        "channel": package.channel,
+        "sha256": package.sha256,
+        "md5": package.md5,
+        "size": package.size,
+        "depends": list(package.depends),
+        "constrains": list(package.constrains),
+        "license": package.license,
+        "timestamp": package.timestamp,
+        "noarch": package.noarch,
+        "track_features": " ".join(package.track_features),
+        "python_site_packages_path": package.python_site_packages_path,
+        "files": [path["_path"] for path in paths],
+        "paths_data": {"paths_version": 1, "paths": paths},
+    }
+    always = ("depends", "constrains", "build_number", "files")
+    text = json.dumps(
+        {key: value for key, value in record.items() if value or key in always},
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=False,
+    )
+    name = f"{package.name}-{package.version}-{package.build}.json"
+    return Entry(f"{PREFIX[1:]}/conda-meta/{name}", data=(text + "\n").encode("utf-8", "surrogateescape"))
+
+
+def link_scripts(package: LockedConda, paths: Iterable[str]) -> list[str]:
+    """Return the paths of the scripts that an installer would run when it links the package."""
+    wanted = {f"bin/.{package.name}-{kind}.sh" for kind in _SCRIPTS}
+    return sorted(wanted & set(paths))
