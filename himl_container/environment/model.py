@@ -35,11 +35,15 @@ class CondaDependency:
 
 @dataclass(frozen=True)
 class PipRequirement:
-    """One PEP 508 requirement of the pip part, never an option, a path or an editable install."""
+    """One PEP 508 requirement of the pip part, never an option, a path or an editable install.
+
+    :param hashes: the only artifacts that are acceptable (``sha256:<hex>``), as pip's ``--hash``; empty for any.
+    """
 
     text: str
     name: str
     origin: Origin = field(compare=False)
+    hashes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class EnvironmentSpec:
 
     :param channels: in order of priority; names (``conda-forge``) or URLs, never ``nodefaults``.
     :param variables: environment variables of the environment, sorted by name.
+    :param constraints: pip's ``-c``: they bound a version if something else asks for the package.
     :param files: every file that was read for this, ``-r`` files too: as long as their bytes stay, so does the spec.
     """
 
@@ -89,6 +94,7 @@ class EnvironmentSpec:
     variables: tuple[tuple[str, str], ...] = ()
     wheels: tuple[PrivateWheel, ...] = ()
     warnings: tuple[str, ...] = field(default=(), compare=False)
+    constraints: tuple[PipRequirement, ...] = ()
     files: tuple[Path, ...] = field(default=(), compare=False)
 
 
@@ -179,6 +185,7 @@ class Declared:
     platform: str
     virtual_packages: tuple[str, ...]
     pypi_names: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
