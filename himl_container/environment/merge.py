@@ -1,8 +1,8 @@
 """Several environment files become one declaration.
 
 The rules are those of the ``conda-merge`` package, as hi-ml used them: the last name wins, each file's order of
-channels is kept, dependencies are united and sorted. Where conda-merge keeps a contradiction (two pins of one package) or
-lets the last file win silently (variables), this is an error that names the places.
+channels is kept, dependencies are united and sorted. Where conda-merge keeps a contradiction (two pins of one package)
+or lets the last file win silently (variables), this is an error that names the places.
 """
 
 from __future__ import annotations
