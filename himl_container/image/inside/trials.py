@@ -1,0 +1,148 @@
+"""Trying things out in processes of their own: imports, where a crash must have a name, and commands."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+_LAST = 4000  # characters of a failure's output that anyone reads
+
+# Imports module after module, and says on a pipe what it begins and how it ended.
+_IMPORTER = """
+import os, sys, time, importlib, traceback
+sys.path = [entry for entry in sys.path if entry]
+say = os.fdopen(int(sys.argv[1]), "w")
+for name in sys.argv[2:]:
+    say.write("begin 0 " + name + "\\n"); say.flush()
+    began = time.time()
+    try:
+        importlib.import_module(name)
+        how = "ok"
+    except BaseException:
+        how = "failed"
+        traceback.print_exc()
+    say.write("%s %.3f %s\\n" % (how, time.time() - began, name)); say.flush()
+os._exit(0)
+"""
+
+
+class Importer:
+    """A process that imports modules one after the other. It starts at once; :meth:`results` waits for it.
+
+    :param patience: seconds that one import may take.
+    """
+
+    def __init__(self, names: list[str], patience: float) -> None:
+        self.patience = patience
+        self.output = ""
+        self._late = False
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by results()
+        self._pipe, theirs = os.pipe()
+        command = [sys.executable, "-c", _IMPORTER, str(theirs), *names]
+        self._process = subprocess.Popen(
+            command, pass_fds=[theirs], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
+        )
+        os.close(theirs)
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Return how each import ended; those that a crash or the end of patience kept from it are not there."""
+        found: dict[str, dict[str, Any]] = {}
+        current = ""
+        for how, seconds, name in self._said():
+            current = name if how == "begin" else ""
+            if how != "begin":
+                found[name] = {"ok": how == "ok", "seconds": float(seconds), "detail": ""}
+        late = self._process.poll() is None and self._late
+        if late:
+            self._process.kill()
+        code = self._process.wait()
+        os.close(self._pipe)
+        self._log.seek(0)
+        self.output = self._log.read().decode("utf-8", "replace")[-_LAST:]
+        self._log.close()
+        if current:
+            how = f"took longer than {self.patience:.0f} s" if late else _ended(code)
+            found[current] = {"ok": False, "seconds": 0.0, "detail": f"{how}\n{self.output}".strip()}
+        return found
+
+    def _said(self) -> Iterator[list[str]]:
+        """Yield the three words of each line as they come; ends with the process, or with our patience."""
+        rest = b""
+        while True:
+            ready, _, _ = select.select([self._pipe], [], [], self.patience)
+            data = os.read(self._pipe, 65536) if ready else b""
+            self._late = not ready
+            lines = (rest + data).split(b"\n")
+            rest = lines.pop()
+            for line in lines:
+                yield line.decode().split(" ", 2)
+            if not data:
+                return
+
+
+def _ended(code: int) -> str:
+    if code >= 0:
+        return f"the interpreter ended with exit code {code}"
+    try:
+        return f"the interpreter crashed: {signal.Signals(-code).name}"
+    except ValueError:
+        return f"the interpreter crashed: signal {-code}"
+
+
+def import_all(names: list[str], first: Importer) -> dict[str, dict[str, Any]]:
+    """Return how each import ends. One that fails among others is tried again alone, which is what counts.
+
+    :param first: a process that was started to import all of them.
+    """
+    found = first.results()
+    left = [name for name in names if name not in found]
+    while left:  # a crash ended the process; go on behind it
+        more = Importer(left, first.patience).results()
+        if not more:
+            break
+        found.update(more)
+        left = [name for name in left if name not in found]
+    for name in names:
+        if not found.get(name, {"ok": False})["ok"]:
+            found[name] = _alone(name, first.patience)
+    return found
+
+
+def _alone(name: str, patience: float) -> dict[str, Any]:
+    importer = Importer([name], patience)
+    result = importer.results().get(name, {"ok": False, "seconds": 0.0, "detail": ""})
+    if result["ok"]:
+        result["detail"] = "fails when the other declared modules are imported before it in one process"
+    else:
+        result["detail"] = result["detail"] or importer.output.strip() or "the interpreter did not start"
+    return result
+
+
+def run(command: list[str], patience: float) -> dict[str, Any]:
+    """Run a command to its end; its output is cut to what anyone reads. Exit code 124 means that it took too long."""
+    began = time.time()
+    try:
+        done = subprocess.run(
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=patience,
+        )
+        code, output = done.returncode, done.stdout
+    except subprocess.TimeoutExpired as error:
+        code, output = 124, (error.stdout or b"") + f"\nended after {patience:.0f} s".encode()
+    except OSError as error:
+        code, output = 127, str(error).encode()
+    return {"code": code, "output": output.decode("utf-8", "replace")[-_LAST:], "seconds": time.time() - began}
