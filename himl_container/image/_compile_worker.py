@@ -11,6 +11,8 @@ one; and that depends on what else the process has seen (interned names, cached 
 that can be reached is held once more while it is written, and all of them get the mark.
 """
 
+from __future__ import annotations
+
 import sys
 
 # The folder of this script must not shadow the standard library.
@@ -20,9 +22,13 @@ import importlib.util  # noqa: E402
 import json  # noqa: E402
 import marshal  # noqa: E402
 import warnings  # noqa: E402
+from types import CodeType  # noqa: E402
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _HEADER = importlib.util.MAGIC_NUMBER + (0b01).to_bytes(4, "little")
-_CODE = type(compile("", "", "exec"))
 _ATTRIBUTES = (
     "co_consts", "co_names", "co_varnames", "co_freevars", "co_cellvars", "co_filename", "co_name", "co_qualname",
     "co_code", "co_linetable", "co_lnotab", "co_exceptiontable",
@@ -30,23 +36,23 @@ _ATTRIBUTES = (
 _BEFORE_SORTED_SETS = sys.version_info < (3, 11)
 
 
-def compiled(source, final):
+def compiled(source: bytes, final: str) -> bytes | None:
     """Return the ``.pyc`` of a source's bytes, or None when it is not Python of this version."""
     try:
         code = compile(source, final, "exec", dont_inherit=True, optimize=0)
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
         return None
-    held = []
-    sets = []
+    held: list[object] = []
+    sets: list[frozenset[Any]] = []
     _hold(code, held, sets)
     data = _sorted_sets(code, sets) if _BEFORE_SORTED_SETS and sets else marshal.dumps(code)
     del held
     return _HEADER + importlib.util.source_hash(source) + data
 
 
-def _hold(value, held, sets):
+def _hold(value: object, held: list[object], sets: list[frozenset[Any]]) -> None:
     held.append(value)
-    if isinstance(value, _CODE):
+    if isinstance(value, CodeType):
         for name in _ATTRIBUTES:
             if name != "co_lnotab" or sys.version_info < (3, 10):
                 _hold(getattr(value, name, None), held, sets)
@@ -57,7 +63,7 @@ def _hold(value, held, sets):
             _hold(item, held, sets)
 
 
-def _sorted_sets(code, sets):
+def _sorted_sets(code: CodeType, sets: list[frozenset[Any]]) -> bytes:
     """Before 3.11, a set constant is written in the order of its hashes, and the hash of None is an address.
 
     The older version 2 of the format has no references, so the bytes of a set stand in it as they are and can be put
@@ -71,7 +77,7 @@ def _sorted_sets(code, sets):
     return data
 
 
-def run(job):
+def run(job: dict[str, Any]) -> list[int] | dict[str, object]:
     """Do one job and return its answer."""
     sizes = []
     try:
@@ -85,7 +91,7 @@ def run(job):
     return sizes
 
 
-def main():
+def main() -> None:
     """Answer jobs until standard input ends."""
     warnings.simplefilter("ignore")
     answer(sys.implementation.cache_tag)
@@ -93,7 +99,7 @@ def main():
         answer(run(json.loads(line)))
 
 
-def answer(value):
+def answer(value: object) -> None:
     """Write one line."""
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()

@@ -69,7 +69,6 @@ def package_paths(lock: Lock, *, cache: Cache, settings: Settings, reporter: Rep
                 folder,
                 conda=lock.conda,
                 mirrors=settings.channel_mirrors,
-                cache=cache,
                 reporter=reporter,
             )
             for name, content in staged.items():

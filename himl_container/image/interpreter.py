@@ -1,6 +1,6 @@
 """The environment's own interpreter on this machine: it compiles bytecode and tells uv what wheels fit.
 
-Only Python and what it depends on is laid out, once per set of packages; linked from rattler's cache, so it costs little.
+Only Python and what it depends on is laid out, once per set of packages; linked from rattler's cache, it costs little.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 from himl_container.cache import Cache
 from himl_container.environment.channels import Mirrors
 from himl_container.environment.model import LockedConda
-from himl_container.errors import ArtifactError, BuildError
-from himl_container.image.packages import DamagedPackageCacheError, install
+from himl_container.errors import BuildError
+from himl_container.image.packages import install
 from himl_container.image.plan import dependency_name, python_of
 from himl_container.progress import Reporter
 
@@ -49,8 +49,8 @@ def ensure_interpreter(conda: Sequence[LockedConda], *, cache: Cache, mirrors: M
     :raises BuildError: the environment has no Python.
     """
     packages = python_closure(conda)
-    root = cache.folder("interpreters")
-    identity = [_FORMAT, os.path.abspath(root), *sorted(f"{p.name} {p.sha256}" for p in packages)]
+    root = cache.folder("interpreters").resolve()
+    identity = [_FORMAT, str(root), *sorted(f"{p.name} {p.sha256}" for p in packages)]
     key = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:32]
     target = root / key
     if _usable(target):
@@ -67,25 +67,9 @@ def _usable(prefix: Path) -> bool:
 
 def _lay_out(packages: Sequence[LockedConda], target: Path, cache: Cache, mirrors: Mirrors, reporter: Reporter) -> None:
     with cache.new_folder() as folder:
-        new = folder / "prefix"
-        for packages_folder in (None, folder / "packages"):
-            try:
-                install(
-                    packages,
-                    new,
-                    prefix=str(target),
-                    mirrors=mirrors,
-                    reporter=reporter,
-                    package_cache=packages_folder,
-                )
-            except DamagedPackageCacheError as error:
-                if packages_folder is not None:
-                    raise ArtifactError(f"the package is malformed: {error}") from error
-                new = folder / "again"
-            else:
-                break
+        new = install(packages, folder, prefix=str(target), mirrors=mirrors, reporter=reporter)
         if not _usable(new):
             raise BuildError("the environment's Python package has no bin/python that can be executed")
         if target.exists():
-            os.rename(target, folder / "damaged")
-        os.rename(new, target)
+            target.rename(folder / "damaged")
+        new.rename(target)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from himl_container.cache import Cache
 from himl_container.environment.channels import Mirrors
 from himl_container.environment.model import LockedConda
 from himl_container.errors import ArtifactError, BuildError
@@ -56,14 +55,13 @@ def stage(
     *,
     conda: Iterable[LockedConda],
     mirrors: Mirrors,
-    cache: Cache,
     reporter: Reporter,
     fresh: bool = False,
 ) -> dict[str, StagedPackage]:
     """Lay packages out in an empty folder as they are to be below the final prefix; return them by name.
 
     :param conda: all packages of the environment: noarch packages are laid out for its interpreter.
-    :param fresh: fetch everything anew instead of trusting rattler's cache, which other tools write to.
+    :param fresh: as :func:`himl_container.image.packages.install` has it.
     :raises ArtifactError: a package cannot be fetched, is not the one that the lock names, or is malformed.
     """
     wanted = {package.name: package for package in packages}
@@ -71,21 +69,7 @@ def stage(
     if python is not None and any(package.noarch == "python" for package in packages):
         wanted.setdefault("python", python)
     ordered = [wanted[name] for name in sorted(wanted)]
-    root = folder / "fresh" if fresh else folder / "prefix"
-    try:
-        install(
-            ordered,
-            root,
-            prefix=PREFIX,
-            mirrors=mirrors,
-            reporter=reporter,
-            package_cache=folder / "packages" if fresh else None,
-        )
-    except DamagedPackageCacheError as error:
-        if fresh:
-            raise ArtifactError(f"the package is malformed: {error}", where=str(error).partition(":")[0]) from error
-        reporter.warn(f"rattler's package cache is damaged ({error}); the packages are fetched again")
-        return stage(packages, folder, conda=conda, mirrors=mirrors, cache=cache, reporter=reporter, fresh=True)
+    root = install(ordered, folder, prefix=PREFIX, mirrors=mirrors, reporter=reporter, fresh=fresh)
     return {package.name: _read(package, root) for package in packages}
 
 

@@ -48,19 +48,38 @@ def install(
     prefix: str,
     mirrors: Mirrors,
     reporter: Reporter,
-    package_cache: Path | None = None,
-) -> None:
-    """Fetch the packages that rattler's cache lacks, and link all of them into a folder.
+    fresh: bool = False,
+) -> Path:
+    """Fetch the packages that rattler's cache lacks, and link all of them into a new folder, which is returned.
 
     Link scripts are never run.
 
-    :param folder: a folder that is empty or does not exist yet.
+    :param folder: an empty folder, in which the new one and all work in progress is made.
     :param prefix: the path that replaces the placeholders in the packages' files.
-    :param package_cache: use this folder instead of rattler's own cache.
+    :param fresh: fetch everything anew instead of trusting rattler's cache, which other tools write to.
     :raises ArtifactError: a package cannot be fetched, or is not the one that the lock names.
     :raises StorageError: the disk is full.
-    :raises DamagedPackageCacheError: the cache lacks files of a package.
     """
+    if not fresh:
+        try:
+            return _install(packages, folder / "prefix", prefix, mirrors, reporter, package_cache=None)
+        except DamagedPackageCacheError as error:
+            reporter.warn(f"rattler's package cache is damaged ({error}); the packages are fetched again")
+    try:
+        return _install(packages, folder / "fresh", prefix, mirrors, reporter, package_cache=folder / "packages")
+    except DamagedPackageCacheError as error:
+        raise ArtifactError(f"the package is malformed: {error}") from error
+
+
+def _install(
+    packages: Sequence[LockedConda],
+    folder: Path,
+    prefix: str,
+    mirrors: Mirrors,
+    reporter: Reporter,
+    *,
+    package_cache: Path | None,
+) -> Path:
     from rattler import install as rattler_install
 
     check_local(packages, mirrors)
@@ -85,6 +104,7 @@ def install(
         except Exception as error:
             # rattler's own errors have no common base, and a panic of it arrives as a bare Exception.
             raise _explained(str(error), packages, mirrors) from error
+    return folder
 
 
 def check_local(packages: Sequence[LockedConda], mirrors: Mirrors) -> None:
