@@ -41,6 +41,7 @@ class Settings:
     :param template: the user's own Jinja2 template that extends ``Dockerfile.j2``.
     :param test: shell commands that must succeed inside the image.
     :param test_imports: further modules that must import; the declared packages' own are found without this.
+    :param test_allow: names of checks of the smoke test that may fail (``requirements``, ``import cv2``).
     :param image_name: repository name of the built image.
     :param skip_post_link: names of Conda packages whose post-link script is knowingly not run.
     :param pypi_names: pairs of a Conda package name and the distribution that it provides, where the names differ.
@@ -67,6 +68,7 @@ class Settings:
     template: Path | None = None
     test: tuple[str, ...] = ()
     test_imports: tuple[str, ...] = ()
+    test_allow: tuple[str, ...] = ()
     image_name: str = "himl"
     skip_post_link: tuple[str, ...] = ()
     pypi_names: tuple[tuple[str, str], ...] = ()
@@ -122,6 +124,7 @@ def _parsers(environ: Mapping[str, str]) -> dict[str, values.Parser]:
         "template": values.existing_file,
         "test": values.commands,
         "test-imports": values.modules,
+        "test-allow": values.commands,
         "image-name": values.image_name,
         "skip-post-link": values.conda_names,
         "pypi-names": values.table(values.conda_name, values.distribution),

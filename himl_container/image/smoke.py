@@ -1,0 +1,145 @@
+"""The test that an image passes before it gets its tag. What is checked: ``docs/testing-the-image.md``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from himl_container.cache import Cache
+from himl_container.environment.model import Lock
+from himl_container.errors import EngineError, SmokeTestError
+from himl_container.image import smoke_container
+from himl_container.image.engine import ContainerResult, Engine
+from himl_container.image.libraries import needs_from_base
+from himl_container.image.smoke_verdict import Expected, SmokeCheck, SmokeReport, judge, no_answer
+from himl_container.progress import Reporter
+from himl_container.settings import Settings
+
+__all__ = ["SmokeCheck", "SmokeReport", "smoke_test"]
+
+_PATIENCE = 120.0  # seconds for one import
+_COMMAND_PATIENCE = 1800.0  # seconds for one command of the user
+_MPI = {"openmpi", "mpich", "mpi4py", "intel-mpi", "impi_rt"}
+_DRIVER = (  # the container runtime brings these from the machine that has the GPU
+    "libcuda.so.1",
+    "libcudadebugger.so.1",
+    "libnvcuvid.so.1",
+    "libnvidia-encode.so.1",
+    "libnvidia-ml.so.1",
+    "libnvidia-opticalflow.so.1",
+    "libnvoptix.so.1",
+)
+
+
+def smoke_test(
+    image: str, *, lock: Lock, settings: Settings, engine: Engine, cache: Cache, reporter: Reporter
+) -> SmokeReport:
+    """Test an image, in one container without network.
+
+    A success is kept for the image's id and the tests, so that the same image is not tested twice; a failure is not.
+
+    :raises SmokeTestError: a check failed; names the failed ones with their details.
+    :raises EngineError: the daemon does not answer, or does not have the image.
+    """
+    info = engine.inspect(image)
+    if info is None:
+        raise EngineError("the image that was to be tested is not in the daemon", where=image)
+    question = _question(lock, settings)
+    memo = ("memo", "smoke", f"{_key(info.id, question, lock, settings)}.json")
+    known = cache.read_json(*memo)
+    if isinstance(known, dict):
+        return replace(_remembered(known, info.id), remembered=True)
+    began = time.monotonic()
+    with reporter.step("test", image) as task:
+        task.note("imports, requirements, libraries")
+        question["libraries"] = needs_from_base(info.diff_ids, cache)
+        timeout = 2 * _PATIENCE + _COMMAND_PATIENCE * len(settings.test) + _PATIENCE * (1 + len(question["pip"]))
+        found = smoke_container.ask(info.id, question, engine, timeout=timeout)
+        checks = (
+            no_answer(found, timeout) if isinstance(found, ContainerResult) else judge(found, _expected(lock, settings))
+        )
+        report = SmokeReport(info.id, checks, time.monotonic() - began)
+        if not report.ok:
+            raise _failure(report, image)
+    for check in report.checks:
+        if check.allowed:
+            reporter.warn(f"{check.name} fails, as the settings allow: {check.detail}")
+    cache.write_json(report.as_json(), *memo)
+    return report
+
+
+def _question(lock: Lock, settings: Settings) -> dict[str, Any]:
+    pip = {_normal(name) for name in _names(lock.declared.pip)}
+    pip |= {_normal(wheel.name) for wheel in lock.wheels if wheel.private}
+    # A requirement whose marker excludes it here, or that Conda provides, is declared but not locked.
+    pip &= {_normal(wheel.name) for wheel in lock.wheels}
+    conda = {name: _records(name, lock) for name in sorted(set(_names(lock.declared.conda)))}
+    return {
+        "pip": sorted(pip),
+        "conda": {name: records for name, records in conda.items() if records},
+        "imports": list(settings.test_imports),
+        "test": list(settings.test),
+        "mpi": bool(_MPI & (set(conda) | pip)),
+        "cuda": bool(settings.cuda),
+        "driver": _DRIVER,
+        "patience": _PATIENCE,
+        "command_patience": _COMMAND_PATIENCE,
+    }
+
+
+def _names(specs: Iterable[str]) -> list[str]:
+    """Return the names of Conda specs (``channel::name >=1``) or requirements (``name[extra]>=1; marker``)."""
+    found = (re.match(r"(?:.*::)?\s*([A-Za-z0-9_][A-Za-z0-9._-]*)", spec) for spec in specs)
+    return [match[1].lower() for match in found if match]
+
+
+def _records(name: str, lock: Lock) -> list[str]:
+    """Return the ``conda-meta`` records of a package, then of what it stands for (``matplotlib``: matplotlib-base)."""
+    by_name = {package.name: package for package in lock.conda}
+    if name not in by_name:
+        return []
+    depends = [spec.split(" ", 1)[0] for spec in by_name[name].depends]
+    related = [one for one in depends if one != name and name in one.split("-") and one in by_name]
+    packages = [by_name[one] for one in (name, *related)]
+    return [f"{package.name}-{package.version}-{package.build}" for package in packages]
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _expected(lock: Lock, settings: Settings) -> Expected:
+    return Expected(
+        python=lock.python_version,
+        glibc=settings.glibc,
+        cuda=settings.cuda,
+        imports=settings.test_imports,
+        test=settings.test,
+        allow=settings.test_allow,
+    )
+
+
+def _key(image_id: str, question: dict[str, Any], lock: Lock, settings: Settings) -> str:
+    content = [image_id, question, smoke_container.sources(), repr(_expected(lock, settings))]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _remembered(known: dict[str, Any], image_id: str) -> SmokeReport:
+    checks = tuple(SmokeCheck(**check) for check in known["checks"])
+    return SmokeReport(image_id, checks, float(known["seconds"]))
+
+
+def _failure(report: SmokeReport, image: str) -> SmokeTestError:
+    names = ", ".join(check.name for check in report.failed)
+    details = "\n".join(f"{check.name}: {check.detail}" for check in report.failed)
+    allow = ", ".join(f'"{check.name}"' for check in report.failed)
+    return SmokeTestError(
+        f"the image failed its tests: {names}\n{details}",
+        where=image,
+        hint=f"See docs/testing-the-image.md; test-allow = [{allow}] in the settings accepts this.",
+    )
