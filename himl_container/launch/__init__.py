@@ -1,0 +1,1 @@
+"""Running: one description of a run, its source snapshot, and the launcher on this machine."""

@@ -1,0 +1,103 @@
+"""What a script finds inside its container, as AzureML lays it out: paths and variables, as plain data.
+
+Paths as AzureML's job runtime has them: the working directory is ``/mnt/azureml/cr/j/<job>/exe/wd``, data lie below
+``/mnt/azureml/cr/j/<job>/cap/data-capability/wd``. Datasets carry hi-ml's names (``INPUT_0``, ``OUTPUT_0``, by their
+place in the list) and the variables that the AzureML SDK sets for a name (``data/context_managers.py``).
+
+``AZUREML_ARM_*``, ``AZUREML_SERVICE_ENDPOINT`` and ``AZUREML_RUN_TOKEN`` are left out on purpose: with them
+``Run.get_context()`` would try to reach a service; without them it answers with the SDK's offline run, by which
+``is_running_in_azure_ml`` (hi-ml) tells that it is not in the cloud.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from himl_container.launch.spec import Dataset, LaunchSpec
+
+JOB_ROOT = "/mnt/azureml/cr/j"
+MPI_PORT = 6000
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a dataset lies inside, and under which names the script may ask for it."""
+
+    name: str
+    path: str
+    variable: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The inside of a run's containers."""
+
+    working_dir: str
+    datasets: tuple[Place, ...]
+    outputs: tuple[Place, ...]
+
+
+def lay_out(spec: LaunchSpec, job: str) -> Layout:
+    """Return the places of a run.
+
+    :param job: the job's name in paths, letters and digits.
+    """
+    root = f"{JOB_ROOT}/{job}"
+    data = f"{root}/cap/data-capability/wd"
+    return Layout(
+        working_dir=spec.working_dir or f"{root}/exe/wd",
+        datasets=_places(spec.datasets, "INPUT", data),
+        outputs=_places(spec.outputs, "OUTPUT", data),
+    )
+
+
+def job_variables(spec: LaunchSpec, layout: Layout, run_id: str) -> dict[str, str]:
+    """Return the variables that every node gets; the user's own win."""
+    values = {"AZUREML_RUN_ID": run_id}
+    for prefix, places in (("AZURE_ML_INPUT", layout.datasets), ("AZURE_ML_OUTPUT", layout.outputs)):
+        for place in places:
+            values[place.variable] = place.path
+            for name in (place.variable, re.sub(r"[^A-Za-z0-9_]", "_", place.name)):
+                values[f"{prefix}_{name}"] = place.path
+                values[f"AZUREML_DATAREFERENCE_{name}"] = place.path
+    if layout.datasets:
+        values["AZUREML_DATASET_ENVIRONMENT_VARS"] = ",".join(f"{place.variable}:mount" for place in layout.datasets)
+    if layout.outputs:
+        values["AZUREML_DATASET_FILE_OUTPUTS"] = ";".join(place.variable for place in layout.outputs)
+    return {**values, **dict(spec.environment)}
+
+
+def node_host(rank: int) -> str:
+    """Return the host name of a node on the run's own network."""
+    return f"node-{rank}"
+
+
+def mpi_variables(rank: int, nodes: int) -> dict[str, str]:
+    """Return what AzureML's MPI launcher tells a process, with one process per node; nothing for a single node.
+
+    Not ``MASTER_ADDR`` or ``NODE_RANK``: AzureML does not set them for MPI jobs, hi-ml's
+    ``set_environment_variables_for_multi_node`` does, and a script that forgets to call it should fail here too.
+    """
+    if nodes == 1:
+        return {}
+    master = node_host(0)
+    return {
+        "AZ_BATCHAI_MPI_MASTER_NODE": master,
+        "AZ_BATCHAI_TASK_INDEX": str(rank),
+        "AZ_BATCH_HOST_LIST": ",".join(node_host(other) for other in range(nodes)),
+        "AZ_BATCH_MASTER_NODE": f"{master}:{MPI_PORT}",
+        "AZ_BATCH_NODE_LIST": ";".join(node_host(other) for other in range(nodes)),
+        "AZUREML_NODE_COUNT": str(nodes),
+        "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+        "OMPI_COMM_WORLD_LOCAL_SIZE": "1",
+        "OMPI_COMM_WORLD_RANK": str(rank),
+        "OMPI_COMM_WORLD_SIZE": str(nodes),
+    }
+
+
+def _places(items: tuple[Dataset, ...], prefix: str, root: str) -> tuple[Place, ...]:
+    return tuple(
+        Place(item.name, item.mount_path.rstrip("/") or f"{root}/{prefix}_{index}", f"{prefix}_{index}")
+        for index, item in enumerate(items)
+    )
