@@ -18,6 +18,7 @@ _LABELS = (
     ("channels", "channel", True),
     ("conda", "Conda package", False),
     ("pip", "pip requirement", False),
+    ("constraints", "pip constraint", False),
     ("indexes", "package index", True),
     ("wheels", "private wheel", False),
     ("variables", "variable", False),
@@ -51,6 +52,7 @@ def declared(
         platform=platform,
         virtual_packages=tuple(sorted(virtual_packages)),
         pypi_names=tuple(sorted(f"{conda}={distribution}" for conda, distribution in pypi_names)),
+        constraints=tuple(sorted({pip_text(requirement) for requirement in spec.constraints})),
     )
 
 

@@ -291,4 +291,5 @@ def _declared(table: _Table) -> Declared:
         platform=table.text("platform"),
         virtual_packages=table.texts("virtual-packages"),
         pypi_names=table.texts("pypi-names"),
+        constraints=table.texts("constraints"),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from himl_container.environment import toml_text
@@ -90,6 +91,14 @@ def lock_text(lock: Lock) -> str:
     return "\n".join(parts)
 
 
+def wheels_text(wheels: Iterable[LockedWheel]) -> str:
+    """Return a plain pylock of wheels alone, as uv takes it for what it should keep."""
+    parts = [toml_text.table("", {"lock-version": "1.0", "created-by": "himl-container"})]
+    for wheel in wheels:
+        parts += _package(wheel)
+    return "\n".join(parts)
+
+
 def _top(lock: Lock) -> dict[str, toml_text.Value]:
     machine = _MACHINES.get(lock.platform)
     major, minor = lock.python_version.split(".")[:2]
@@ -157,6 +166,7 @@ def _declared(declared: Declared) -> dict[str, toml_text.Value]:
         "channels": declared.channels,
         "conda": declared.conda,
         "pip": declared.pip,
+        "constraints": declared.constraints,
         "indexes": declared.indexes,
         "wheels": declared.wheels,
         "variables": declared.variables,

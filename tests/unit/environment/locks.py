@@ -77,7 +77,7 @@ locks = st.builds(
     virtual_packages=texts,
     variables=variables,
     declared=st.builds(
-        Declared, texts, texts, texts, texts, texts, texts, text, st.just("linux-64"), texts, pypi_names=texts
+        Declared, texts, texts, texts, texts, texts, texts, text, st.just("linux-64"), texts, pypi_names=texts, constraints=texts
     ),
     conda=st.lists(conda_packages(), max_size=4, unique_by=lambda record: record.name).map(tuple),
     wheels=st.lists(wheels(), max_size=4, unique_by=lambda wheel: wheel.name).map(
