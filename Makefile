@@ -3,7 +3,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test test-unit check bench setup clean
+.PHONY: help demo test test-unit check bench setup tool-image clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -30,6 +30,9 @@ bench: setup ## measure against a plain Dockerfile; writes build/bench.json
 
 setup: ## install what is missing (Debian as root), or say what is
 	@scripts/setup.sh
+
+tool-image: setup ## the image of the tool itself, as himl-container:latest
+	@scripts/tool_image.sh
 
 clean: ## remove what the commands above made in this folder, the offline kit included
 	rm -rf .venv .kit build dist runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

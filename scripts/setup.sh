@@ -94,7 +94,7 @@ set_up_python() {
         stamp=$(venv_stamp)
     fi
     say "installing himl-container and its development tools into .venv"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' </dev/null
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[dev]' </dev/null
     printf '%s' "$stamp" >.venv/setup-stamp
 }
 

@@ -108,7 +108,9 @@ def test_a_machine_that_has_everything_gets_an_environment_and_then_nothing(mach
     machine.note("engine-runs")
     first = machine.setup()
     assert first.returncode == 0, first.stderr
-    assert machine.log("pip.log") == ["-m pip install --quiet --disable-pip-version-check --editable .[dev]"]
+    assert machine.log("pip.log") == [
+        "-m pip install --quiet --disable-pip-version-check --use-pep517 --editable .[dev]"
+    ]
     second = machine.setup()
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
     assert len(machine.log("pip.log")) == 1
