@@ -162,7 +162,7 @@ def _imports(found: Mapping[str, Any], expected: Expected) -> Iterator[SmokeChec
         )
 
 
-_UNTRIED = {"ok": False, "seconds": 0.0, "detail": "could not be tried"}
+_UNTRIED: Mapping[str, Any] = {"ok": False, "seconds": 0.0, "detail": "could not be tried"}
 
 
 def _requirements(found: Mapping[str, Any]) -> SmokeCheck:
