@@ -33,7 +33,9 @@ _PATIENCE = 300.0
 # The marks stand around what 'env -0' prints: NUL ends a variable, so no value can be mistaken for another.
 _SCRIPT = r"""
 exec 2>&1
-[ -z "$HIML_SHELL" ] && command -v bash >/dev/null && HIML_SHELL=bash && export HIML_SHELL && exec bash -c "$2" "$0" "$@"
+if [ -z "$HIML_SHELL" ] && command -v bash >/dev/null; then
+    HIML_SHELL=bash; export HIML_SHELL; exec bash -c "$2" "$0" "$@"
+fi
 unset HIML_SHELL
 himl_mark=$1; shift 2
 printf '%s' "$himl_mark"; env -0; printf '%s' "$himl_mark"
