@@ -10,6 +10,7 @@ from himl_container.environment import merge
 from himl_container.environment.model import CondaDependency, EnvironmentSpec, Origin, PrivateWheel
 from himl_container.environment.read import EnvironmentFile, read_environment
 from himl_container.environment.requirements import PipInput, read_pip
+from himl_container.environment.urls import strip_credentials
 from himl_container.environment.wheel import inspect_wheel
 from himl_container.errors import InputError
 from himl_container.progress import Reporter, SilentReporter
@@ -65,7 +66,7 @@ def _channels(
     """Return the channels of the files, then those that only a ``channel::package`` names, and warnings."""
     named = [spec.spec.split("::", 1)[0] for spec in dependencies if "::" in spec.spec]
     listed = merge.merge_channels(files)
-    known = {channel.rstrip("/") for channel in listed}
+    known = {strip_credentials(channel)[0] for channel in listed}
     further = [name for name in dict.fromkeys(_without_subdir(name) for name in named) if name not in known]
     if listed:
         return (*listed, *further), ()

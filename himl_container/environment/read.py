@@ -114,17 +114,27 @@ def conda_dependency(text: str, origin: Origin) -> CondaDependency:
     if _URL_SPEC.match(text):
         hint = "Name the package and its channel (channel::name=version); a channel can be a folder (file:///...)."
         raise refuse("a dependency is the address of a file; only packages of a channel can be locked", hint)
+    # The channel is kept as it is written: rattler's own text of a spec moves a channel's URL into brackets.
+    named, separator, rest = text.strip().partition("::")
+    if separator:
+        _check_channel(named, str(origin))
+        if "@" in named:
+            raise refuse("the channel's URL has credentials in it", "List it in 'channels' with ${NAME} variables.")
     try:
-        spec = MatchSpec(text.strip(), extras=False, conditionals=False, flags=False)
+        spec = MatchSpec(rest if separator else named, extras=False, conditionals=False, flags=False)
     except InvalidMatchSpecError as error:
         reason = str(error).splitlines()[0]
         raise refuse(f"{text!r} is not a Conda package specification: {reason}") from error
     canonical = str(spec)
-    if "url=" in canonical or "#" in text or (spec.build and re.search(r"[\s=]", spec.build)):
-        hint = "Write it as name, name>=1.2,<2 or name=1.2=build."
+    plain = not (spec.build and re.search(r"[\s=]", spec.build)) and not spec.namespace and "#" not in text
+    odd = "url=" in canonical or "channel=" in canonical or (separator and "::" in canonical)
+    if odd or not plain or str(MatchSpec(canonical)) != canonical:
+        hint = "Write it as name, name>=1.2,<2, name=1.2=build or channel::name."
         raise refuse(f"{text!r} is not a Conda package specification that can be used here", hint)
-    if "::" in text:
-        _check_channel(text.rpartition("::")[0], str(origin))
+    if separator:
+        canonical = f"{named.rstrip('/')}::{canonical}"
+    elif "::" in canonical:
+        _check_channel(canonical.partition("::")[0], str(origin))
     return CondaDependency(spec=canonical, name=_package_name(spec), origin=origin)
 
 
