@@ -7,6 +7,7 @@ from pathlib import Path
 from himl_container.launch.layout import lay_out
 from himl_container.launch.nodes import mounts_of, node_config
 from himl_container.launch.request import RunPlan
+from himl_container.launch.snapshot import EARLIER_RUNS
 from himl_container.launch.spec import redacted
 
 RUN_ID = "RUN"
@@ -82,8 +83,9 @@ def plan_as_text(plan: RunPlan, image: str) -> str:
     rules = value["snapshot"]["rules"]  # type: ignore[index]
     lines.append(f"snapshot       {len(snapshot.files)} files, {snapshot.size} bytes, by the rules of {rules}")
     lines += [f"  {_path(file.path)} ({file.size})" for file in snapshot.files]
-    lines.append(f"left out       {len(snapshot.ignored)}")
-    lines += [f"  {_path(item.path)} by {item.rule}" for item in snapshot.ignored]
+    shown = [item for item in snapshot.ignored if item.rule != EARLIER_RUNS]
+    lines.append(f"left out       {len(shown)}, and {len(snapshot.ignored) - len(shown)} of earlier runs")
+    lines += [f"  {_path(item.path)} by {item.rule}" for item in shown]
     return "\n".join(lines)
 
 

@@ -55,6 +55,7 @@ class Execution:
         self._reporter, self._environ, self._screen, self._events = reporter, environ, screen, events
         self._gpus = "none"
         self._work: dict[Path, Stamps] = {}
+        self._made: list[Path] = []
         self._problems: list[StorageError] = []
 
     def carry_out(self) -> RunResult:
@@ -159,7 +160,9 @@ class Execution:
             work = self._folder.path / "work" / (f"node-{rank}" + (f"-retry{number}" if number else ""))
             self._work[work] = copy_files(self._folder.path / "snapshot", self._snapshot.files, work)
         for name in (self._spec.output_folder, self._spec.log_folder):
-            make_folder(work / name)  # Docker would make it too, but for root
+            if not (work / name).is_dir():
+                make_folder(work / name)  # Docker would make it too, but for root
+                self._made.append(work / name)
         return mounts_of(
             self._spec,
             self._layout,
@@ -230,6 +233,9 @@ class Execution:
             found = strays(folder, stamps, mounted)
             prune(folder, found)
             left.update(found)
+        for folder in self._made:
+            with contextlib.suppress(OSError):  # the live folder gets its mount points taken away, if they are empty
+                folder.rmdir()
         if not left:
             shutil.rmtree(self._folder.path / "work", ignore_errors=True)
         return tuple(sorted(left))

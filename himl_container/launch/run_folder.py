@@ -149,8 +149,8 @@ class RunFolder:
         """Let ``latest`` beside the folder lead to this run. A file system without links goes without."""
         link = self.path.parent / LATEST
         temporary = self.path.parent / f".{LATEST}.{self.id}"
-        if link.exists() and not link.is_symlink():
-            return  # somebody's own file of that name
+        if os.path.lexists(link) and not _is_latest(link):
+            return
         try:
             temporary.symlink_to(self.id)
             os.replace(temporary, link)
@@ -182,11 +182,16 @@ def read_record(runs: Path, run_id: str) -> RunRecord:
 
 
 def earlier_runs(runs: Path) -> tuple[Path, ...]:
-    """Return the run folders that lie in a folder; what else lies there is not ours."""
+    """Return the run folders that lie in a folder, and the link to the newest; what else lies there is not ours."""
     try:
-        return tuple(path for path in sorted(runs.iterdir()) if (path / RECORD).is_file())
+        return tuple(path for path in sorted(runs.iterdir()) if _is_latest(path) or (path / RECORD).is_file())
     except OSError:
         return ()
+
+
+def _is_latest(path: Path) -> bool:
+    """Tell our link from somebody's own file of that name; what it leads to may have been removed."""
+    return path.name == LATEST and path.is_symlink() and bool(_ID.fullmatch(str(path.readlink())))
 
 
 def now() -> str:

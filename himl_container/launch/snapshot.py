@@ -29,6 +29,8 @@ DEFAULT_PATTERNS = (".ipynb_checkpoints", "azureml-logs", ".azureml", ".git", "o
 MAX_BYTES = 300 << 20
 MAX_FILES = 2000
 NO_FILE_LIMIT = "AML_SNAPSHOT_NO_FILE_LIMIT"
+EARLIER_RUNS = "earlier runs"
+NEVER = "not part of any snapshot"
 _SHOWN = 5
 
 
@@ -84,13 +86,15 @@ class Snapshot:
 def scan(root: Path, *, skip: Sequence[Path] = ()) -> Snapshot:
     """Look at a source folder and decide what belongs to its snapshot; reads no file but the ignore file.
 
-    :param skip: folders that are left out whatever the rules say (earlier runs).
+    :param skip: files and folders that are left out whatever the rules say (earlier runs).
     :raises InputError: the folder does not exist, or something in it cannot be part of a snapshot.
     """
     if not root.is_dir():
         raise InputError("the source folder does not exist", where=str(root))
     rules, name = _read_rules(root)
-    walk = _Walk(root, rules, frozenset(os.path.realpath(path) for path in skip))
+    # By name, because the link to the newest run may lead nowhere; by place, because a folder may have two names.
+    skipped = frozenset(str(path) for path in skip) | frozenset(os.path.realpath(path) for path in skip)
+    walk = _Walk(root, rules, skipped)
     walk.folder("", root, (os.path.realpath(root),))
     if walk.problems:
         raise InputError(
@@ -189,7 +193,7 @@ class _Walk:
             self._entry(prefix + entry.name, entry, parents)
 
     def _entry(self, path: str, entry: os.DirEntry[str], parents: tuple[str, ...]) -> None:
-        rule = "not part of any snapshot" if entry.name == ".git" else self.rules.rule(path)
+        rule = EARLIER_RUNS if entry.path in self.skip else NEVER if entry.name == ".git" else self.rules.rule(path)
         if rule:
             self.ignored.append(Ignored(path + "/" if entry.is_dir() else path, rule))
             return
@@ -212,12 +216,10 @@ class _Walk:
 
     def _sub_folder(self, path: str, entry: os.DirEntry[str], parents: tuple[str, ...]) -> None:
         real = os.path.realpath(entry.path)
-        if real in self.skip:
-            self.ignored.append(Ignored(path + "/", "earlier runs"))
-            return
         # A folder pattern with a slash at its end ("data/") matches what is inside only. Where nothing can be taken
         # back by a "!" line, the folder need not be walked; it may hold a million files.
         rule = "" if self.rules.negates else self.rules.rule(path + "/")
+        rule = EARLIER_RUNS if real in self.skip else rule
         if rule:
             self.ignored.append(Ignored(path + "/", rule))
         elif real in parents:

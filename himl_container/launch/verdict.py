@@ -17,6 +17,10 @@ TIMED_OUT = 124
 """Exit codes of a run that was ended from outside: those of shells for a signal, and that of ``timeout``."""
 
 
+_SHELL_CODES = {126: "the command cannot be executed", 127: "the command was not found"}
+"""What shells, and the init process of a container, mean by these."""
+
+
 @dataclass(frozen=True)
 class RunResult:
     """A run that is over.
@@ -80,6 +84,8 @@ def why(ended: Ended) -> str:
     """Explain an exit code that a script did not choose itself; empty for one that it did."""
     if ended.oom_killed:
         return "its memory ran out, and the kernel killed a process of it"
+    if ended.exit_code in _SHELL_CODES:
+        return _SHELL_CODES[ended.exit_code]
     number = ended.exit_code - 128
     if number == signal.SIGKILL:
         return "killed by SIGKILL; where nobody did that, the machine's memory ran out ('dmesg' tells)"
