@@ -141,8 +141,11 @@ def _line(
         what, hint = _REFUSED[option]
         raise InputError(f"{option}: {what}", where=str(origin), hint=hint)
     if option in ("--requirement", "--constraint"):
-        path = folder / _needed(option, value, origin)
-        return _file(path, origin, environ, chain=chain, constraint=constraint or option == "--constraint")
+        name = _needed(option, value, origin)
+        if "://" in name:
+            hint = "Download it and name the file."
+            raise InputError("a requirements file cannot be read from a URL", where=str(origin), hint=hint)
+        return _file(folder / name, origin, environ, chain=chain, constraint=constraint or option == "--constraint")
     if option in ("--index-url", "--extra-index-url", "--find-links"):
         place = Place(_location(option, _needed(option, value, origin), origin, folder, environ), origin)
         if option == "--index-url":
@@ -154,9 +157,6 @@ def _line(
 def _file(
     path: Path, origin: Origin, environ: Mapping[str, str], *, chain: tuple[Path, ...], constraint: bool
 ) -> PipInput:
-    if "://" in str(path):
-        hint = "Download it and name the file."
-        raise InputError("a requirements file cannot be read from a URL", where=str(origin), hint=hint)
     real = path.resolve()
     if real in chain:
         names = " -> ".join(file.name for file in (*chain[chain.index(real) :], real))
