@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import joblib
@@ -17,7 +18,9 @@ OUTPUTS = Path("outputs")
 def main() -> None:
     """Read the command line, train, and write the model and its measures to ``outputs/``."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of X.csv and Y.csv (default: data)")
+    # A dataset that is mounted under the name "iris" is announced by this variable, here as in the cloud.
+    data = os.environ.get("AZURE_ML_INPUT_iris", "data")
+    parser.add_argument("--data", type=Path, default=Path(data), help=f"folder of X.csv and Y.csv (default: {data})")
     parser.add_argument("--kernel", default="linear", choices=("linear", "poly", "rbf", "sigmoid"), help="kernel type")
     parser.add_argument("--penalty", type=float, default=1.0, help="penalty of the error term (default: 1)")
     args = parser.parse_args()
