@@ -19,7 +19,7 @@ def main() -> None:
     """Read the command line, train, and write the model and its measures to ``outputs/``."""
     parser = argparse.ArgumentParser(description=__doc__)
     # A dataset that is mounted under the name "iris" is announced by this variable, here as in the cloud.
-    data = os.environ.get("AZURE_ML_INPUT_iris", "data")
+    data = os.environ.get("AZURE_ML_INPUT_iris", "data")  # noqa: SIM112 - the name is as the dataset is called
     parser.add_argument("--data", type=Path, default=Path(data), help=f"folder of X.csv and Y.csv (default: {data})")
     parser.add_argument("--kernel", default="linear", choices=("linear", "poly", "rbf", "sigmoid"), help="kernel type")
     parser.add_argument("--penalty", type=float, default=1.0, help="penalty of the error term (default: 1)")
