@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from himl_container.cache import Cache
 from himl_container.errors import EngineError, InputError
@@ -17,6 +17,9 @@ from himl_container.image.engine_load import Loader
 from himl_container.image.model import ComposedImage, ImageInfo
 from himl_container.image.reference import is_image, parse_reference
 from himl_container.progress import Reporter
+
+if TYPE_CHECKING:
+    from himl_container.image.engine_stream import LoadStream
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _CONTAINERD_STORE = ["driver-type", "io.containerd.snapshotter.v1"]
@@ -105,13 +108,34 @@ class DockerEngine:
 
     def load(self, image: ComposedImage, reporter: Reporter) -> ImageInfo:
         """Bring a composed image into the daemon under its tag, sending only the layers that it lacks."""
-        loader = Loader(self._client, self._stored_images(), containerd_store=self.info().containerd_store)
+        loader = self._loader()
         try:
-            id_ = loader.load(image, reporter)
+            return self._named(loader.load(image, reporter), image)
         finally:
             self.bytes_sent = loader.sent
+
+    def load_stream(self, below: ImageInfo, reporter: Reporter) -> LoadStream:
+        """Return a context that takes the layers of an image as they become ready, and then the image.
+
+        Copying, unpacking and the making of the layers overlap; the result is that of :meth:`load`::
+
+            with engine.load_stream(system, reporter) as stream:
+                for layer in layers:
+                    stream.add(layer)
+                image = stream.finish(compose(...))
+
+        :param below: the image that the layers go on top of.
+        """
+        from himl_container.image.engine_stream import LoadStream
+
+        return LoadStream(self._loader(), below, self._named, reporter)
+
+    def _named(self, id_: str, image: ComposedImage) -> ImageInfo:
         self.tag(id_, image.tag)
         return self._must_inspect(image.tag)
+
+    def _loader(self) -> Loader:
+        return Loader(self._client, self._stored_images(), containerd_store=self.info().containerd_store)
 
     def load_archive(self, path: Path, reporter: Reporter) -> tuple[str, ...]:
         """Load a docker-archive or OCI archive file as it is, and return the names (or ids) that it brought.
