@@ -15,15 +15,15 @@ from urllib.parse import urlsplit
 
 from himl_container.config.sources import Raw
 from himl_container.config.values import check_url, expand_variables
-from himl_container.environment.model import Origin, PipRequirement
+from himl_container.environment.model import LockedWheel, Origin, PipRequirement
 from himl_container.environment.read import PipLine
 from himl_container.environment.textfile import read_text
 from himl_container.environment.urls import scrub
-from himl_container.errors import InputError
+from himl_container.errors import ArtifactError, InputError
 
 _COMMENT = re.compile(r"(^|\s+)#.*$")
 _HASH = re.compile(r"\s--hash[= ]\s*([a-z0-9]+:[0-9a-fA-F]+)(?=\s|$)")
-_HASH_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
+_HASH_LENGTHS = {"sha256": 64}  # the lock has no other, so no other could be checked
 _LOCAL = re.compile(r"(?:\.{0,2}/|~|[A-Za-z]:[\\/]|\.{1,2}$|.*\\)", re.DOTALL)
 _ARCHIVE = re.compile(r"\S*\.(?:whl|zip|tar\.gz|tgz|tar\.bz2|tar\.xz|tar)$")
 _VERSION_CONTROL = re.compile(r"(?:git|hg|svn|bzr)(?:\+|://)")
@@ -126,6 +126,24 @@ def pip_requirement(text: str, origin: Origin) -> PipRequirement:
     if requirement.url is not None:
         _check_wheel_url(requirement.url, origin)
     return PipRequirement(text=str(requirement), name=requirement.name, origin=origin, hashes=hashes)
+
+
+def check_hashes(requirements: Iterable[PipRequirement], wheels: Iterable[LockedWheel]) -> None:
+    """Check that what was locked is what ``--hash`` of a requirement allows.
+
+    Of a package that is built from its source distribution, the hash is that of the source distribution.
+
+    :raises ArtifactError: it is not; names the requirement's place.
+    """
+    locked = {wheel.name: wheel for wheel in wheels}
+    for requirement in requirements:
+        wheel = locked.get(requirement.name)
+        if wheel is None or not requirement.hashes:
+            continue
+        if f"sha256:{wheel.sdist_sha256 or wheel.sha256}" not in requirement.hashes:
+            what = f"the index has {wheel.filename} with another hash than the requirement allows"
+            hint = "Someone replaced the file, or the hash of the wheel for this platform is missing in the list."
+            raise ArtifactError(what, where=str(requirement.origin), hint=hint)
 
 
 def _line(

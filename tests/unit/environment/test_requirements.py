@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from himl_container.environment.model import Origin
+from himl_container.environment.model import LockedWheel, Origin
 from himl_container.environment.read import PipLine
-from himl_container.environment.requirements import PipInput, read_pip
-from himl_container.errors import InputError
+from himl_container.environment.requirements import PipInput, check_hashes, read_pip
+from himl_container.errors import ArtifactError, InputError
 
 SHA = "0" * 64
 
@@ -117,6 +117,16 @@ def test_what_cannot_be_locked_is_refused_with_its_line(tmp_path: Path, line: st
     assert message in str(caught.value)
     assert caught.value.where.startswith(f"{tmp_path / 'environment.yml'}:2")
     assert "CANARY" not in str(caught.value)
+
+
+def test_hashes_bind_what_is_locked(tmp_path: Path) -> None:
+    requirements = read(tmp_path, f"x==1 --hash=sha256:{SHA}", "y").requirements
+    built = LockedWheel("x", "1", "x-1-py3-none-any.whl", "b" * 64, 1, sdist_url="https://h/x.tar.gz", sdist_sha256=SHA)
+    check_hashes(requirements, [LockedWheel("x", "1", "x-1-py3-none-any.whl", SHA, 1)])
+    check_hashes(requirements, [built])
+    with pytest.raises(ArtifactError) as caught:
+        check_hashes(requirements, [LockedWheel("x", "1", "x-1-py3-none-any.whl", "b" * 64, 1)])
+    assert caught.value.where == f"{tmp_path / 'environment.yml'}:1"
 
 
 def test_a_broken_requirements_file(tmp_path: Path) -> None:
