@@ -294,3 +294,13 @@ def test_a_folder_always_gives_a_valid_repository(text: str) -> None:
 def test_an_accepted_reference_is_safe_in_a_dockerfile(text: str) -> None:
     if is_reference(text):
         assert not set(text) & set("\n $`\"'\\")
+
+
+def test_the_documentation_has_every_setting() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+    documented = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")}
+    fields = {name.replace("_", "-") for name in Settings.__dataclass_fields__}
+    fields -= {"root", "source", "warnings"}
+    fields = {{"pip-extra-index-urls": "pip-extra-index-url"}.get(name, name) for name in fields}
+    assert fields <= documented
+    assert all(f"`{cuda_image(version)}`" in text for version in ("11.8", "12.4", "12.5", "12.6", "12.8"))
