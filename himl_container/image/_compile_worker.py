@@ -8,7 +8,8 @@ bytes of each file's code in ``out`` in order, -1 where a file does not compile;
 Why the same bytes: the code is hash-based (PEP 552, unchecked) instead of carrying a time; ``co_filename`` is the final
 path. What remains is marshal, which marks an object as "may be referred to again" when its reference count is above
 one; and that depends on what else the process has seen (interned names, cached numbers). So every object of the code
-that can be reached is held once more while it is written, and all of them get the mark.
+that can be reached is held once more while it is written, and all of them get the mark. Likewise strings of one
+character are one object in the whole process, and whether they are interned is in the format: all of them are, here.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_CHARACTERS = [sys.intern(chr(number)) for number in range(256)]  # kept, or they would not stay interned
 _HEADER = importlib.util.MAGIC_NUMBER + (0b01).to_bytes(4, "little")
 _ATTRIBUTES = (
     "co_consts", "co_names", "co_varnames", "co_freevars", "co_cellvars", "co_filename", "co_name", "co_qualname",

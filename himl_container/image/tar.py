@@ -146,20 +146,18 @@ def _with_folders(entries: Iterable[Entry]) -> Iterator[Entry]:
     known: set[str] = set()
     last = ""
     for entry in sorted(entries, key=_order):
-        if (
-            entry.path in ("", ".")
-            or posixpath.normpath(entry.path) != entry.path
-            or entry.path.startswith(("/", ".."))
-        ):
-            raise ValueError(f"not a path inside an archive: {entry.path!r}")
-        if entry.path == last or (entry.kind == "folder" and entry.path in known):
-            if entry.kind == "folder":
-                continue
-            raise ValueError(f"twice in one archive: {entry.path!r}")
-        last = entry.path
-        yield from _parents(entry.path, known)
+        path = entry.path
+        if posixpath.normpath(path) != path or path in ("", ".") or path.startswith("/") or path.split("/")[0] == "..":
+            raise ValueError(f"not a path inside an archive: {path!r}")
+        if entry.kind == "folder" and path in known:
+            continue
+        # Sorted by parts, a file comes directly before whatever lies "below" it.
+        if path == last or path in known or (last not in known and path.startswith(last + "/")):
+            raise ValueError(f"twice in one archive: {path!r}")
+        last = path
+        yield from _parents(path, known)
         if entry.kind == "folder":
-            known.add(entry.path)
+            known.add(path)
         yield entry
 
 

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import dataclasses
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from himl_container.environment.model import Lock, LockedConda, LockedWheel
+from himl_container.image.plan import BIG, dependency_name, history, plan_layers
+from image.assembly import lock_of
+
+FORGE = "https://conda.anaconda.org/conda-forge"
+
+
+def conda(name: str, size: int = 1000, depends: tuple[str, ...] = (), sha256: str = "") -> LockedConda:
+    url = f"{FORGE}/linux-64/{name}-1.0-0.conda"
+    return LockedConda(name, "1.0", "0", 0, "linux-64", url, FORGE, sha256 or name, size, depends=depends)
+
+
+def wheel(name: str, size: int = 1000, *, private: bool = False) -> LockedWheel:
+    return LockedWheel(name, "1.0", f"{name}-1.0-py3-none-any.whl", name, size, private=private)
+
+
+LOCK = lock_of(
+    [
+        conda("zlib"),
+        conda("mkl", BIG),
+        conda("python", BIG // 2, ("zlib",)),
+        *(conda(f"lib{n}") for n in range(40)),
+        conda("numpy", BIG + 1, ("python >=3.11,<3.12", "mkl")),
+        conda("attrs", depends=("python >=3.9",)),
+    ],
+    [wheel("torch", BIG), *(wheel(f"small{n}") for n in range(20)), wheel("mine", BIG * 2, private=True)],
+)
+
+
+def layers(lock: Lock) -> dict[str, str]:
+    return {plan.name: plan.key for plan in plan_layers(lock)}
+
+
+def changed(one: Lock, other: Lock) -> set[str]:
+    before, after = layers(one), layers(other)
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+def test_what_is_big_or_private_stands_alone_and_what_changes_often_lies_above() -> None:
+    names = [plan.name for plan in plan_layers(LOCK)]
+
+    assert names[:3] == ["conda:python", "conda:mkl", "conda:numpy"]
+    assert names[-2:] == ["wheel:mine", "himl"]
+    kinds = [name.rstrip("0123456789") for name in names[3:-2]]
+    assert list(dict.fromkeys(kinds)) == ["conda:bin-", "pip:torch", "pip:bin-"]
+    assert kinds.count("conda:bin-") == 12
+    assert kinds.count("pip:bin-") == 4
+
+
+def test_every_package_is_in_exactly_one_layer() -> None:
+    plans = plan_layers(LOCK)
+
+    assert sorted(p.name for plan in plans for p in plan.conda) == sorted(p.name for p in LOCK.conda)
+    assert sorted(w.name for plan in plans for w in plan.wheels) == sorted(w.name for w in LOCK.wheels)
+
+
+def test_a_new_version_of_a_package_changes_its_layer_and_the_history_alone() -> None:
+    other = tuple(dataclasses.replace(p, version="2.0", sha256="new") if p.name == "lib7" else p for p in LOCK.conda)
+
+    difference = changed(LOCK, dataclasses.replace(LOCK, conda=other))
+
+    assert len(difference) == 2
+    assert "himl" in difference
+
+
+def test_another_package_changes_one_bin_and_the_history() -> None:
+    difference = changed(LOCK, dataclasses.replace(LOCK, conda=(*LOCK.conda, conda("another"))))
+
+    assert len(difference) == 2
+
+
+def test_another_wheel_leaves_the_conda_layers_and_the_history() -> None:
+    other = tuple(dataclasses.replace(w, sha256="new") if w.private else w for w in LOCK.wheels)
+
+    assert changed(LOCK, dataclasses.replace(LOCK, wheels=other)) == {"wheel:mine"}
+
+
+def test_another_python_changes_what_is_compiled_by_it_and_nothing_else() -> None:
+    other = tuple(dataclasses.replace(p, sha256="patched") if p.name == "python" else p for p in LOCK.conda)
+
+    difference = changed(LOCK, dataclasses.replace(LOCK, conda=other))
+
+    assert {"conda:python", "conda:numpy", "pip:torch", "wheel:mine"} <= difference
+    assert "conda:mkl" not in difference
+    bins = [name for name in difference if name.startswith("conda:bin-")]
+    assert len(bins) == 1, "only the bin of attrs has modules"
+
+
+def test_the_order_of_the_lock_does_not_matter() -> None:
+    other = dataclasses.replace(LOCK, conda=LOCK.conda[::-1], wheels=LOCK.wheels[::-1])
+
+    assert plan_layers(other) == plan_layers(LOCK)
+
+
+def test_a_path_that_a_package_loses_is_left_out_of_its_layer() -> None:
+    plans = {plan.name: plan for plan in plan_layers(LOCK, excluded={"mkl": ("share/LICENSE",)})}
+
+    assert plans["conda:mkl"].excluded == ("share/LICENSE",)
+    assert plans["conda:mkl"].lost == (("mkl", "share/LICENSE"),)
+    assert {name for name, key in layers(LOCK).items() if plans[name].key != key} == {"conda:mkl"}
+
+
+def test_an_environment_without_python_and_without_packages() -> None:
+    assert [plan.name for plan in plan_layers(lock_of([]))] == ["himl"]
+
+
+@given(st.text())
+def test_the_history_has_one_line_for_each_package_whatever_its_build_is_called(text: str) -> None:
+    package = dataclasses.replace(conda("a"), build=text, channel=text)
+
+    lines = history(lock_of([package])).decode(errors="surrogatepass").split("\n")
+
+    assert [line[:1] for line in lines] == ["=", "#", "+", "#", ""]
+
+
+def test_names_of_dependencies() -> None:
+    texts = ["numpy", "numpy >=1.26,<2", "numpy>=1.26", "conda-forge::NumPy 1.* py311*", "__glibc >=2.17", "", "=="]
+
+    names = [dependency_name(text) for text in texts]
+
+    assert names == ["numpy", "numpy", "numpy", "numpy", "__glibc", "", ""]
