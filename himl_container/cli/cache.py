@@ -22,20 +22,13 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
-class Size(click.ParamType):
-    """A number of bytes with a unit: ``20GB``, ``500MB``, ``10GiB``, ``0``."""
-
-    name = "size"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return bytes."""
-        if isinstance(value, int):
-            return value
-        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?\s*", str(value), re.IGNORECASE)
-        if not found:
-            self.fail(f"{value!r} is not a size, such as 20GB, 500MB or 0", param, ctx)
-        units = _BINARY if found[3] else _UNITS
-        return int(float(found[1]) * units[found[2].lower()])
+def _bytes(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    """Read a number of bytes with a unit: ``20GB``, ``500MB``, ``10GiB``, ``0``."""
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?\s*", value, re.IGNORECASE)
+    if not found:
+        raise click.BadParameter(f"{value!r} is not a size, such as 20GB, 500MB or 0", context, parameter)
+    units = _BINARY if found[3] else _UNITS
+    return int(float(found[1]) * units[found[2].lower()])
 
 
 @click.group()
@@ -65,7 +58,7 @@ def ls(settings: Settings, output: Output, every: bool) -> None:
 @command.command("prune")
 @cache_options
 @output_options
-@click.option("--keep", type=Size(), default="20GB", show_default=True, metavar="SIZE", help="What may stay.")
+@click.option("--keep", default="20GB", callback=_bytes, show_default=True, metavar="SIZE", help="What may stay.")
 @click.option("--dry-run", is_flag=True, help="Say what would go, and let it stay.")
 def prune(settings: Settings, output: Output, keep: int, dry_run: bool) -> None:
     """Take away what was not used for longest, until no more than --keep is left.

@@ -45,7 +45,7 @@ def write_context(
     :raises StorageError: it cannot be written.
     """
     folder = folder.absolute()
-    _check_ours(folder)
+    check_folder(folder)
     with (
         reporter.step("write", f"the build context {folder}", total=len(layers), unit="layers") as task,
         _storage(folder),
@@ -64,7 +64,12 @@ def write_context(
             _replace(new, folder)
 
 
-def _check_ours(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds what is not ours.
+
+    :raises InputError: it does, or it is a file.
+    :raises StorageError: it cannot be read.
+    """
     try:
         names = {entry.name for entry in folder.iterdir()}
     except FileNotFoundError:

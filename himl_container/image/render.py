@@ -1,0 +1,116 @@
+"""``render``: the Dockerfile as text from the plan alone, or the whole build context in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from himl_container.cache import Cache
+from himl_container.environment.model import Lock
+from himl_container.errors import StaleLockError
+from himl_container.image.engine import Engine, connect
+from himl_container.image.model import ImagePlan, Layer, LayerPlan, SystemPlan
+from himl_container.progress import Reporter
+from himl_container.settings import Settings
+
+
+def render_text(
+    settings: Settings, *, reporter: Reporter, locked: bool = False, connect_engine: Callable[[], Engine] = connect
+) -> str:
+    """Return the Dockerfile, without making, downloading or writing anything.
+
+    A stale lock is solved anew, but not written. Activation scripts of packages whose layers do not exist yet are not
+    known; what they set is then missing in the text, and the reporter says so.
+
+    :raises StaleLockError: ``locked``, and the lock is missing or stale.
+    """
+    from himl_container.environment.declare import load_environment
+    from himl_container.environment.lock import check
+    from himl_container.environment.lockfile import lock_text, read_lock
+    from himl_container.image.activation import known_activation
+    from himl_container.image.build import tag_of
+    from himl_container.image.config import image_labels
+    from himl_container.image.dockerfile import render_dockerfile
+    from himl_container.image.fingerprint import fingerprint
+    from himl_container.image.locking import new_lock
+    from himl_container.image.plan import plan_layers
+
+    spec = load_environment(settings, reporter)
+    stale = check(spec, settings.lock_file, settings)
+    if stale and locked:
+        raise StaleLockError("the lock is not current: " + "; ".join(stale), where=str(settings.lock_file))
+    lock: Lock
+    if stale:
+        lock = new_lock(spec, settings, upgrade=None, engine=connect_engine, reporter=reporter)
+        content = lock_text(lock).encode()
+    else:
+        lock, content = read_lock(settings.lock_file), settings.lock_file.read_bytes()
+    system = SystemPlan(settings.apt, settings.system_lines)
+    template = settings.template.read_bytes() if settings.template else b""
+    value = fingerprint(content, system, template)
+    plan = ImagePlan(
+        fingerprint=value,
+        repository=tag_of(settings, value).rpartition(":")[0],
+        base=lock.base,
+        system=system,
+        layers=plan_layers(lock),
+        environment=lock.variables,
+        labels=image_labels(lock, value),
+    )
+    cache = Cache(settings.cache_dir)
+    layers = _stored(plan.layers, cache)
+    activation = known_activation(layers, cache=cache, plan=plan) if layers is not None else None
+    if activation is None:
+        reporter.info("Variables that activation scripts set are known once the layers are made.")
+    return render_dockerfile(plan, activation=activation, template=settings.template)
+
+
+def render_context(
+    settings: Settings,
+    folder: Path,
+    *,
+    reporter: Reporter,
+    locked: bool = False,
+    connect_engine: Callable[[], Engine] = connect,
+) -> ImagePlan:
+    """Write the build context into ``folder`` and return the plan that it carries out.
+
+    A daemon is asked only where one is needed: to pin a base image that the lock does not have, or to run activation
+    scripts that were never run before.
+
+    :raises HimlError: any of the family; the folder is as it was then.
+    """
+    from himl_container.image.build import Assembly, plan_image, prepare
+    from himl_container.image.context import check_folder
+
+    check_folder(folder.absolute())  # before minutes of work
+    cache = Cache(settings.cache_dir)
+    engine = cast("Engine", _LateEngine(connect_engine))
+    prepared = prepare(settings, engine=lambda: engine, reporter=reporter, locked=locked)
+    plan = plan_image(prepared, settings, cache=cache, reporter=reporter)
+    Assembly(plan, prepared, settings, engine, cache, reporter).render(folder)
+    return plan
+
+
+class _LateEngine:
+    """A daemon that is connected to when something is first asked of it."""
+
+    def __init__(self, connect_engine: Callable[[], Engine]) -> None:
+        self._connect = connect_engine
+        self._engine: Engine | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._engine is None:
+            self._engine = self._connect()
+        return getattr(self._engine, name)
+
+
+def _stored(plans: tuple[LayerPlan, ...], cache: Cache) -> tuple[Layer, ...] | None:
+    """Return the layers, where the store has all of them."""
+    from himl_container.image.store import LayerStore
+
+    store = LayerStore(cache)
+    layers = [store.get(plan.key, plan.name) for plan in plans]
+    found = tuple(layer for layer in layers if layer is not None)
+    return found if len(found) == len(plans) else None
