@@ -89,7 +89,7 @@ def render_context(
     engine = cast("Engine", _LateEngine(connect_engine))
     prepared = prepare(settings, engine=lambda: engine, reporter=reporter, locked=locked)
     plan = plan_image(prepared, settings, cache=cache, reporter=reporter)
-    Assembly(plan, prepared, settings, engine, cache, reporter).render(folder)
+    Assembly(plan, prepared, settings, engine=engine, cache=cache, reporter=reporter).render(folder)
     return plan
 
 
