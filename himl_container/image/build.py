@@ -99,17 +99,15 @@ def ensure_image(
     with cache.lock(f"build-{prepared.fingerprint[:32]}"):
         existing = engine.inspect(tag)
         if existing is not None:
-            smoke = _test(tag, prepared, settings, engine, cache, reporter)
+            smoke = _test(tag, prepared, settings, engine=engine, cache=cache, reporter=reporter)
             remember(settings, prepared, cache)
             return BuiltImage(tag, existing.id, prepared.fingerprint, built=False, smoke=smoke)
-        built = _build(prepared, settings, builder, engine, cache, reporter)
+        built = _build(prepared, settings, builder, engine=engine, cache=cache, reporter=reporter)
         remember(settings, prepared, cache)
         return built
 
 
-def prepare(
-    settings: Settings, *, engine: Callable[[], Engine], reporter: Reporter, locked: bool = False
-) -> Prepared:
+def prepare(settings: Settings, *, engine: Callable[[], Engine], reporter: Reporter, locked: bool = False) -> Prepared:
     """Read the environment, bring its lock up to date (unless ``locked``), and compute the fingerprint.
 
     :raises StaleLockError: ``locked``, and the lock is missing or stale.
@@ -183,19 +181,19 @@ def plan_image(prepared: Prepared, settings: Settings, *, cache: Cache, reporter
 
 
 def _build(
-    prepared: Prepared, settings: Settings, builder: Builder, engine: Engine, cache: Cache, reporter: Reporter
+    prepared: Prepared, settings: Settings, builder: Builder, *, engine: Engine, cache: Cache, reporter: Reporter
 ) -> BuiltImage:
     from himl_container.image.dockerfile import needs_docker
     from himl_container.image.explain import record_build
 
     plan = plan_image(prepared, settings, cache=cache, reporter=reporter)
-    assembly = Assembly(plan, prepared, settings, engine, cache, reporter)
+    assembly = Assembly(plan, prepared, settings, engine=engine, cache=cache, reporter=reporter)
     candidate = f"himl-candidate:{plan.fingerprint[:32]}"
     try:
         docker = builder == "docker" or needs_docker(settings.template)
         image = assembly.by_docker(candidate) if docker else assembly.by_layers(candidate)
         try:
-            smoke = _test(candidate, prepared, settings, engine, cache, reporter)
+            smoke = _test(candidate, prepared, settings, engine=engine, cache=cache, reporter=reporter)
         except SmokeTestError as error:
             failed = f"{plan.repository}:failed-{plan.fingerprint[:24]}"
             engine.tag(candidate, failed)
@@ -210,7 +208,7 @@ def _build(
 
 
 def _test(
-    image: str, prepared: Prepared, settings: Settings, engine: Engine, cache: Cache, reporter: Reporter
+    image: str, prepared: Prepared, settings: Settings, *, engine: Engine, cache: Cache, reporter: Reporter
 ) -> SmokeReport:
     from himl_container.image.smoke import smoke_test
 
@@ -225,6 +223,7 @@ class Assembly:
         plan: ImagePlan,
         prepared: Prepared,
         settings: Settings,
+        *,
         engine: Engine,
         cache: Cache,
         reporter: Reporter,
@@ -241,19 +240,15 @@ class Assembly:
         """Assemble the image from layers and load what the daemon lacks."""
         system = self._system(self._base())
         self.layers = self.build_layers()
-        image = self.engine.load(self._compose(system, {}, candidate), self.reporter)
-        activation = self._activation(candidate)
-        if activation:
-            image = self.engine.load(self._compose(system, activation, candidate), self.reporter)
-        return image
+        return self._with_activation(
+            candidate, lambda activation: self.engine.load(self._compose(system, activation, candidate), self.reporter)
+        )
 
     def by_docker(self, candidate: str) -> ImageInfo:
         """Have Docker execute the rendered Dockerfile."""
         self._base()
         self.layers = self.build_layers()
-        image = self._docker_build({}, candidate)
-        activation = self._activation(candidate)
-        return self._docker_build(activation, candidate) if activation else image
+        return self._with_activation(candidate, lambda activation: self._docker_build(activation, candidate))
 
     def render(self, folder: Path) -> None:
         """Write the build context into a folder, whole or not at all."""
@@ -271,6 +266,7 @@ class Assembly:
             cache=self.cache,
             settings=self.settings,
             reporter=self.reporter,
+            indexes=self.prepared.spec.indexes,
         )
 
     def _base(self) -> ImageInfo:
@@ -285,32 +281,42 @@ class Assembly:
         text = ""
         if not self.plan.system.empty:
             text = render_system(self.plan.system, self.plan.base, template=self.settings.template)
-        return ensure_system(
-            self.plan.system, base, text, engine=self.engine, cache=self.cache, reporter=self.reporter
-        )
+        return ensure_system(self.plan.system, base, text, engine=self.engine, cache=self.cache, reporter=self.reporter)
 
     def _compose(self, system: ImageInfo, activation: Mapping[str, str], tag: str) -> ComposedImage:
         from himl_container.image.compose import compose
 
         return compose(plan=self.plan, system=system, layers=self.layers, activation=activation, tag=tag)
 
-    def _activation(self, image: str) -> Mapping[str, str]:
+    def _with_activation(self, candidate: str, make: Callable[[Mapping[str, str]], ImageInfo]) -> ImageInfo:
+        """Make the image; where only a container of it can tell what activation sets, make it without that first."""
+        known = self._known_activation()
+        image = make(known or {})
+        if known is not None:
+            return image
+        captured = self._capture_activation(candidate)
+        return make(captured) if captured else image
+
+    def _known_activation(self) -> Mapping[str, str] | None:
+        from himl_container.image.activation import known_activation
+
+        return known_activation(self.layers, cache=self.cache, plan=self.plan)
+
+    def _capture_activation(self, image: str) -> Mapping[str, str]:
         from himl_container.image.activation import capture_activation
 
         return capture_activation(
-            image, layers=self.layers, engine=self.engine, cache=self.cache, reporter=self.reporter
+            image, layers=self.layers, engine=self.engine, cache=self.cache, reporter=self.reporter, plan=self.plan
         )
 
     def _rendered_activation(self) -> Mapping[str, str]:
-        from himl_container.image.activation import known_activation
-
-        known = known_activation(self.layers, cache=self.cache)
+        known = self._known_activation()
         if known is not None:
             return known
         candidate = f"himl-candidate:{self.plan.fingerprint[:32]}"
         try:
             self.by_layers(candidate)
-            return self._activation(candidate)
+            return self._known_activation() or {}
         finally:
             self.engine.remove_image(candidate)
 

@@ -1,4 +1,4 @@
-"""Locking for real: the environment's solvers joined with the daemon that pins the base and builds source distributions."""
+"""Locking for real: the solvers joined with the daemon, which pins the base and builds source distributions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_new_lock(
     """Lock an environment and write the lock file, whole or not at all.
 
     :param upgrade: names to move on purpose; empty for all of them, None for none.
-    :param engine: asked for the base image's digest, and to build source distributions; not called when neither is needed.
+    :param engine: called only where the base image's digest is asked for, or a source distribution has to be built.
     :raises UnsolvableError: no set of packages satisfies the environment.
     """
     from himl_container.environment.lockfile import write_lock
@@ -43,6 +43,7 @@ def new_lock(
     """Return the lock of an environment without writing it. Parameters as :func:`write_new_lock`."""
     from himl_container.environment.lock import make_lock
     from himl_container.environment.lockfile import read_lock
+    from himl_container.image.sdist import SdistBuilder
 
     cache = Cache(settings.cache_dir)
 
@@ -57,7 +58,7 @@ def new_lock(
         previous=read_lock(settings.lock_file) if settings.lock_file.is_file() else None,
         upgrade=upgrade,
         resolve_base=pin,
-        build_wheel=_Builder(settings, engine, cache, reporter),
+        build_wheel=SdistBuilder(settings, engine, cache, reporter),
         cache=cache,
         reporter=reporter,
     )
