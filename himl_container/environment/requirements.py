@@ -119,10 +119,12 @@ def pip_requirement(text: str, origin: Origin) -> PipRequirement:
     _refuse_local(text, origin)
     try:
         requirement = Requirement(text)
+        requirement.name = canonicalize_name(requirement.name)
+        # packaging reads some names (a_) that have no spelling of their own after normalisation.
+        Requirement(str(requirement))
     except InvalidRequirement as error:
         reason = str(error).splitlines()[0]
         raise InputError(scrub(f"{text!r} is not a pip requirement: {reason}"), where=str(origin)) from error
-    requirement.name = canonicalize_name(requirement.name)
     if requirement.url is not None:
         _check_wheel_url(requirement.url, origin)
     return PipRequirement(text=str(requirement), name=requirement.name, origin=origin, hashes=hashes)
