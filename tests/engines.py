@@ -132,7 +132,9 @@ def current_engine(*, containerd_store: bool) -> Iterator[CurrentEngine]:
         _start(stack, folder, "containerd", [str(root / "usr/bin/containerd"), *_containerd_options(folder)], environ)
         _wait_for_socket(folder / "c.sock", folder / "containerd.log")
         options = _dockerd_options(folder, containerd_store=containerd_store)
-        process = _start(stack, folder, "dockerd", [str(root / "usr/sbin/dockerd"), *options], environ)
+        # A network namespace of its own: a dockerd with "--bridge none" removes the bridge of the one that is running.
+        command = ["unshare", "--net", "--", str(root / "usr/sbin/dockerd"), *options]
+        process = _start(stack, folder, "dockerd", command, environ)
         engine = CurrentEngine(folder / "d.sock", process.pid, folder)
         _wait_for_ping(engine.socket, process, folder / "dockerd.log")
         yield engine
