@@ -18,7 +18,7 @@ from himl_container.image.model import EPOCH, ComposedImage, ImageInfo, ImagePla
 CREATED = datetime.datetime.fromtimestamp(EPOCH, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 """Time of the image and of each step of its history: fixed, because the same lock must give the same image."""
 
-DEBIAN_ARCHITECTURES = {"linux-64": "amd64", "linux-aarch64": "arm64", "linux-ppc64le": "ppc64le"}
+IMAGE_ARCHITECTURES = {"linux-64": "amd64", "linux-aarch64": "arm64", "linux-ppc64le": "ppc64le"}
 """Conda's platforms and the architecture names that images (and Debian) use."""
 
 
