@@ -270,8 +270,12 @@ class Supervisor:
             thread.join(_JOIN)
         for session in self._sessions.values():
             session.close()
-        while problems and self._attempt.error is None:
-            self._attempt.error = problems.pop(0)
+        if not problems:
+            return
+        if len(self._attempt.ended) == len(self._names):
+            self._tell(f"a container is left behind: {problems[0].what}")
+        else:
+            self._attempt.error = self._attempt.error or problems[0]
 
 
 def _each(function: Callable[[str], None], names: Iterable[str]) -> Iterable[HimlError]:
