@@ -64,7 +64,11 @@ def conda_text(dependency: CondaDependency) -> str:
 
 
 def pip_text(requirement: PipRequirement) -> str:
-    """Return a requirement in one spelling; its URL, where it has one, without credentials."""
+    """Return a requirement in one spelling, with its hashes; its URL, where it has one, without credentials."""
+    return " ".join([_requirement(requirement), *(f"--hash={value}" for value in sorted(requirement.hashes))])
+
+
+def _requirement(requirement: PipRequirement) -> str:
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:

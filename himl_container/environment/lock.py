@@ -51,10 +51,22 @@ class BuildWorld:
     indexes: PipIndexes
 
 
+@dataclass(frozen=True)
+class Built:
+    """A built wheel.
+
+    :param path: where it is kept.
+    :param requires: what it was built with, pinned (``setuptools==80.9.0``).
+    """
+
+    path: Path
+    requires: tuple[str, ...] = ()
+
+
 class WheelBuilder(Protocol):
     """Builds a source distribution into a wheel, in a container of the base image."""
 
-    def build(self, sdist: Path, *, name: str, version: str, sha256: str, world: BuildWorld) -> Path:
+    def build(self, sdist: Path, *, name: str, version: str, sha256: str, world: BuildWorld) -> Built:
         """Return the wheel of a source distribution; the same input gives the same bytes.
 
         :param sha256: of the source distribution, which was checked.
@@ -229,10 +241,12 @@ def _pip(
     from himl_container.environment.pip_result import Sdist
     from himl_container.environment.pip_run import PipRequest
     from himl_container.environment.pip_solve import solve_pip
+    from himl_container.environment.requirements import check_hashes
 
-    def build(sdist: Sdist) -> Path:
+    def build(sdist: Sdist) -> tuple[Path, tuple[str, ...]]:
         path = fetch(sdist.url, sdist.sha256, cache=cache, indexes=spec.indexes)
-        return builder.build(path, name=sdist.name, version=sdist.version, sha256=sdist.sha256, world=world)
+        built = builder.build(path, name=sdist.name, version=sdist.version, sha256=sdist.sha256, world=world)
+        return built.path, built.requires
 
     _, provided = _given(world.conda, settings)
     request = PipRequest(
@@ -243,4 +257,6 @@ def _pip(
         provided=provided,
         previous=change.kept_wheels(),
     )
-    return solve_pip(request, build=build, cache=cache, reporter=reporter)
+    wheels = solve_pip(request, build=build, cache=cache, reporter=reporter)
+    check_hashes((*spec.pip, *spec.constraints), wheels)
+    return wheels

@@ -26,7 +26,7 @@ else:
 FORMAT = 1
 """Version of the ``[tool.himl-container]`` part; a new one where an old reader would misunderstand the file."""
 
-_DAMAGED = "Restore the file from version control, or make it anew with 'himl-container lock'."
+_DAMAGED = "Restore the file from version control, or delete it and run 'himl-container lock'."
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ADDRESS = re.compile(
     r"(?:https?|oci)://[^\s/@\x00-\x1f\x7f\"'\\]+/[^\s@\x00-\x1f\x7f\"'\\]*|file:///[^\s\x00-\x1f\x7f\"'\\]*"
@@ -228,6 +228,7 @@ def _wheel(table: _Table) -> LockedWheel:
             sdist_url=sdist.text("url", "address"),
             sdist_sha256=sdist.hash(),
             sdist_size=sdist.number("size"),
+            build_requires=own.texts("build-requires"),
         )
     else:
         files = table.values.get("wheels")

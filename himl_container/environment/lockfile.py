@@ -61,13 +61,16 @@ def write_lock(lock: Lock, path: Path) -> None:
         if path.is_file() and path.read_bytes() == content:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, content)
+        replace_file(path, content)
     except OSError as error:
         raise StorageError(f"cannot write the lock: {error.strerror or error}", where=str(path)) from error
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Put a file in place by renaming; the temporary name is new, so no link that lies in wait is ever followed."""
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a file in place by renaming; the temporary name is new, so no link that lies in wait is ever followed.
+
+    :raises OSError: the folder cannot be written; the old file is as it was.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -118,6 +121,7 @@ def _package(wheel: LockedWheel) -> list[str]:
     if wheel.sdist_url:
         parts.append(_file("[packages.sdist]", {"url": wheel.sdist_url}, wheel.sdist_size, wheel.sdist_sha256))
         own = {"wheel": wheel.filename, "size": wheel.size, "sha256": wheel.sha256}
+        own |= {"build-requires": wheel.build_requires} if wheel.build_requires else {}
     else:
         # PEP 751 wants a place: a private wheel is expected beside the lock by tools that install from it.
         place = {"path": wheel.filename} if wheel.private else {"url": wheel.url}

@@ -154,6 +154,7 @@ class LockedWheel:
     :param sha256: of the wheel file, also of a built one.
     :param private: given by the user as a file.
     :param sdist_url, sdist_sha256: the source distribution that the wheel was built from, or empty.
+    :param build_requires: what it was built with, pinned (``setuptools==80.9.0``), so that it can be built again.
     """
 
     name: str
@@ -166,6 +167,7 @@ class LockedWheel:
     sdist_url: str = ""
     sdist_sha256: str = ""
     sdist_size: int = 0
+    build_requires: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

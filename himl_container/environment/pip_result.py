@@ -29,12 +29,16 @@ class Sdist:
 
 @dataclass(frozen=True)
 class BuiltWheel:
-    """A wheel that was built from a source distribution."""
+    """A wheel that was built from a source distribution.
+
+    :param requires: what it was built with, pinned.
+    """
 
     sdist: Sdist
     filename: str
     sha256: str
     size: int
+    requires: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ def _locked(name: str, file: _File, built: BuiltWheel | None) -> LockedWheel:
         sdist_url=built.sdist.url,
         sdist_sha256=built.sdist.sha256,
         sdist_size=built.sdist.size,
+        build_requires=built.requires,
     )
 
 

@@ -135,7 +135,8 @@ def _constraints(request: PipRequest, cache: Cache) -> str:
 
 def _one_line(text: str) -> str:
     """Return a requirement that cannot become two, nor an option of the requirements format."""
-    line = " ".join(text.split())
+    # uv replaces ${NAME} by the user's variables; what a declaration may take from them was taken when it was read.
+    line = " ".join(text.split()).replace("${", "$%7B")
     return line if line[:1].isalnum() else f"invalid-requirement # {line}"
 
 

@@ -24,8 +24,8 @@ from himl_container.environment.pip_run import PipRequest, Resolution, origins, 
 from himl_container.errors import InputError, UnsolvableError
 from himl_container.progress import Reporter
 
-Build = Callable[[Sdist], Path]
-"""Builds a source distribution in a container and returns the wheel."""
+Build = Callable[[Sdist], tuple[Path, tuple[str, ...]]]
+"""Builds a source distribution in a container; returns the wheel and what it was built with, pinned."""
 
 _ROUNDS = 50
 """A bound on the runs, each of which builds or names a further source distribution."""
@@ -95,11 +95,11 @@ class _Solver:
         known = {(wheel.sdist.name, wheel.sdist.version) for wheel in self._built.values()}
         new = [sdist for sdist in sdists if (sdist.name, sdist.version) not in known]
         for sdist in new:
-            wheel = self._build(sdist)
+            wheel, requires = self._build(sdist)
             content = wheel.read_bytes()
             shutil.copyfile(wheel, self._folder / wheel.name)
             digest = hashlib.sha256(content).hexdigest()
-            self._built[wheel.name] = BuiltWheel(sdist, wheel.name, digest, len(content))
+            self._built[wheel.name] = BuiltWheel(sdist, wheel.name, digest, len(content), requires)
         return bool(new)
 
     def _warn(self, resolution: Resolution) -> None:

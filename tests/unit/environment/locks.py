@@ -59,6 +59,7 @@ def wheels(draw: st.DrawFn) -> LockedWheel:
         sdist_url=f"https://files.example/{name}-{release}.tar.gz" if from_sdist else "",
         sdist_sha256=draw(sha256) if from_sdist else "",
         sdist_size=draw(number) if from_sdist else 0,
+        build_requires=draw(texts) if from_sdist else (),
     )
 
 
@@ -77,7 +78,18 @@ locks = st.builds(
     virtual_packages=texts,
     variables=variables,
     declared=st.builds(
-        Declared, texts, texts, texts, texts, texts, texts, text, st.just("linux-64"), texts, pypi_names=texts, constraints=texts
+        Declared,
+        texts,
+        texts,
+        texts,
+        texts,
+        texts,
+        texts,
+        text,
+        st.just("linux-64"),
+        texts,
+        pypi_names=texts,
+        constraints=texts,
     ),
     conda=st.lists(conda_packages(), max_size=4, unique_by=lambda record: record.name).map(tuple),
     wheels=st.lists(wheels(), max_size=4, unique_by=lambda wheel: wheel.name).map(

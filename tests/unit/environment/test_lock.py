@@ -13,7 +13,7 @@ import pytest
 from himl_container.cache import Cache
 from himl_container.environment.diff import lock_diff
 from himl_container.environment.export import explicit
-from himl_container.environment.lock import BuildWorld, check, declared_by, make_lock
+from himl_container.environment.lock import BuildWorld, Built, check, declared_by, make_lock
 from himl_container.environment.lockfile import lock_text, read_lock, write_lock
 from himl_container.environment.model import (
     BasePin,
@@ -69,11 +69,11 @@ class World:
             reporter=SilentReporter(),
         )
 
-    def build(self, sdist: Path, *, name: str, version: str, sha256: str, world: BuildWorld) -> Path:
+    def build(self, sdist: Path, *, name: str, version: str, sha256: str, world: BuildWorld) -> Built:
         assert sdist.is_file()
         assert world.python_version == "3.11.7"
         self.built.append(f"{name} {version}")
-        return wheelhouse.add_wheel(self.folder / "built", name, version)
+        return Built(wheelhouse.add_wheel(self.folder / "built", name, version))
 
     def _base(self, reference: str) -> BasePin:
         self.asked.append(reference)

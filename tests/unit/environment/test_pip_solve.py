@@ -80,10 +80,10 @@ class World:
         return PipRequest(spec, python, "linux-64", glibc, provided or {}, previous)
 
     def solve(self, *requirements: str, **more: object) -> dict[str, LockedWheel]:
-        def build(sdist: Sdist) -> Path:
+        def build(sdist: Sdist) -> tuple[Path, tuple[str, ...]]:
             self.built.append(sdist)
             assert self.build is not None
-            return self.build(sdist)
+            return self.build(sdist), ("backend==1.0",)
 
         request = self.request(*requirements, **more)  # type: ignore[arg-type]
         found = solve_pip(request, build=build, cache=self.cache, reporter=SilentReporter())
@@ -208,6 +208,7 @@ def test_a_source_distribution_is_built_and_its_dependencies_count(world: World)
         sdist_url=sdist.as_uri(),
         sdist_sha256=digest,
         sdist_size=sdist.stat().st_size,
+        build_requires=("backend==1.0",),
     )
 
 
