@@ -215,7 +215,7 @@ def _entries(pack: Path) -> list[Entry] | None:
             line = file.readline()
             index = json.loads(line)
             length = os.fstat(file.fileno()).st_size - len(line)
-        if sum(size for _, size, _ in index.values()) != length:
+        if not line.endswith(b"\n") or sum(size for _, size, _ in index.values()) != length:
             return None
     except (OSError, ValueError, TypeError, AttributeError):
         return None
