@@ -108,7 +108,13 @@ def _environment(user_source: str) -> SandboxedEnvironment:
     from markupsafe import Markup
 
     def trusted(function: Callable[..., str]) -> Callable[..., Markup]:
-        return lambda *arguments: Markup(function(*arguments))  # noqa: S704  # the functions below quote
+        def call(*arguments: Any) -> Markup:
+            for argument in arguments:
+                if isinstance(argument, jinja2.Undefined):
+                    str(argument)  # raises, naming the variable
+            return Markup(function(*arguments))  # noqa: S704  # the functions below quote
+
+        return call
 
     def finalize(value: Any) -> Any:
         if isinstance(value, Markup | int):
