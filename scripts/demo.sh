@@ -29,16 +29,15 @@ type_ cd "$root/examples/5"
 type_ cat environment.yml pyproject.toml
 type_ python make_wheel.py
 type_ himl-container lock
-type_ himl-container render
+type_ himl-container render --output "$root/build/demo-context"
 type_ himl-container build
 # --live: the script works on this folder itself, so that the two CSV files stay here for the next run.
 type_ himl-container run --local --live inputs.py
 type_ himl-container run --local sample.py --kernel rbf --penalty 10
 
 heading "What the run left"
-run=$(ls -td runs/*/ | head -n 1)
-type_ find "$run" -type f
-type_ cat "$run/outputs/measures.json"
+type_ find runs/latest/ -not -path "*/snapshot/*" -type f
+type_ cat runs/latest/outputs/measures.json
 
 heading "The same build again: nothing has changed"
 time type_ himl-container build

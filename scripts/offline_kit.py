@@ -55,9 +55,7 @@ def kit_base_image() -> str:
         if not archive.is_file():
             _say(f"making the base image {BASE_IMAGE} (Debian {SUITE})")
             _himl("base", "create", BASE_IMAGE, "--suite", SUITE, "--output", str(archive))
-        loaded = _docker("load", "--input", str(archive))
-        if loaded.returncode != 0:
-            raise RuntimeError(f"the base image cannot be loaded into Docker: {loaded.stderr.strip()}")
+        _himl("base", "load", str(archive))
     return BASE_IMAGE
 
 

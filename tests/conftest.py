@@ -33,12 +33,8 @@ def channel() -> Path:
 @pytest.fixture(scope="session")
 def base_image() -> str:
     """The kit's base image: a minimal Debian in the daemon, without any Python."""
-    import importlib.util
-
     from offline_kit import kit_base_image
 
-    if importlib.util.find_spec("himl_container.cli.base") is None:
-        return "probe/base:1"  # development only, until 'base create' is there
     return kit_base_image()
 
 
