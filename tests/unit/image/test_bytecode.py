@@ -15,12 +15,14 @@ import pytest
 
 from himl_container.cache import Cache
 from himl_container.errors import BuildError
+from himl_container.image import bytecode
 from himl_container.image.bytecode import Compiler, Module
 from himl_container.image.tar import Entry, write_tar
 
 # Sources whose bytecode would differ from run to run without care, and every kind of constant.
 TRICKY = {
     "sets": "def f(x):\n    return x in {None, 'a', 1, (None, 2), 'bcd', b'e', ...} or x in {'p q', 'r s', 't u'}\n",
+    "large set": f"def f(x): return x in {{None, ..., {', '.join(repr(f'string {n}') for n in range(3000))}}}\n",
     "characters": "print(']', '.', ' ', 'ä', '1', 'x', f'[{1}]', b'.', b'')\n",
     "shared": "a = ('x y', 'x y', 1.5, 1.5, 10**20, 3j)\ndef f(*, k=('x y',)): return lambda: (k, a, 1.5)\n",
     "nested": "class C:\n    x: int = 1\n    def f(self, y):\n        def g():\n            nonlocal y\n"
@@ -84,6 +86,31 @@ def test_the_same_bytes_in_any_order_and_division(python: Path, modules: list[Mo
             found |= compiled(compiler.compile(f"part {start}", shuffled[start : start + 7]))
 
     assert found == expected
+
+
+def test_the_bytes_do_not_depend_on_what_else_the_process_holds(python: Path, modules: list[Module]) -> None:
+    """Marshal marks what is referred to more than once; here, another copy of all code keeps every name in use."""
+    script = Path(bytecode.__file__).with_name("_compile_worker.py")
+    program = (
+        "import hashlib, runpy, sys\n"
+        "worker, held = sys.argv[1], sys.argv[2] == 'held'\n"
+        "compiled = runpy.run_path(worker)['compiled']\n"
+        "sources = [open(path, 'rb').read() for path in sys.argv[3:]]\n"
+        "kept = [compile(source, 'x', 'exec', dont_inherit=True) for source in sources if held]\n"
+        "print(hashlib.sha256(b''.join(compiled(source, 'x') for source in sources)).hexdigest())\n"
+    )
+    paths = [module.source for module in modules[: len(TRICKY)]]
+    found = {
+        subprocess.run(
+            [python / "bin/python", "-c", program, script, state, *paths],
+            env={"PYTHONHASHSEED": "0"},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for state in ("held", "free")
+    }
+
+    assert len(found) == 1
 
 
 def test_the_code_is_what_the_interpreter_would_make(modules: list[Module], tmp_path: Path) -> None:
