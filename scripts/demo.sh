@@ -6,9 +6,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 export PATH="$root/.venv/bin:$PATH"
 
-heading() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+bold="" plain=""
+if [ -t 1 ]; then
+    bold=$'\033[1m' plain=$'\033[0m'
+fi
+heading() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
 type_() {
-    printf '\n\033[1m$ %s\033[0m\n' "$*"
+    printf '\n%s$ %s%s\n' "$bold" "$*" "$plain"
     "$@"
 }
 

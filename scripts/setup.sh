@@ -106,7 +106,8 @@ venv_stamp() { .venv/bin/python -c 'import hashlib, sys; print(sys.version, hash
 # Does the engine that Docker's rules lead to answer?
 engine_answers() {
     if command -v docker >/dev/null; then
-        timeout 10 docker version --format '{{.Server.Version}}' >/dev/null 2>&1
+        # macOS has no 'timeout'.
+        $(command -v timeout >/dev/null && echo timeout 10) docker version --format '{{.Server.Version}}' >/dev/null 2>&1
         return
     fi
     .venv/bin/python - <<'PYTHON' >/dev/null 2>&1

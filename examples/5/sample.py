@@ -39,7 +39,7 @@ def main() -> None:
     OUTPUTS.mkdir(exist_ok=True)
     joblib.dump(model, OUTPUTS / "model.joblib")
     measures = {"kernel": args.kernel, "penalty": args.penalty, "accuracy": accuracy, "confusion": table.tolist()}
-    (OUTPUTS / "measures.json").write_text(json.dumps(measures, indent=2) + "\n", encoding="utf-8")
+    (OUTPUTS / "measures.json").write_text(json.dumps(measures) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
