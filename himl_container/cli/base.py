@@ -67,10 +67,9 @@ def create(settings: Settings, output: Output, name: str | None, archive: Path |
 def load(settings: Settings, output: Output, file: Path) -> None:
     """Bring a base image from a file ('base create --output' or 'docker save') into the daemon."""
     engine = _engine(Cache(settings.cache_dir))
-    images = [engine.inspect(name) for name in engine.load_archive(file, output.reporter)]
-    found = [image for image in images if image is not None]
-    names = [name for image in found for name in (image.tags or (image.id,))]
-    value = [{"image": image.tags, "id": image.id, "rootfs": image.rootfs, "size": image.size} for image in found]
+    names = engine.load_archive(file, output.reporter)
+    found = [(name, image) for name in names if (image := engine.inspect(name)) is not None]
+    value = [{"image": name, "id": image.id, "rootfs": image.rootfs, "size": image.size} for name, image in found]
     output.result({"images": value}, "\n".join(names))
 
 

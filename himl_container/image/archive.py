@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,11 +41,9 @@ class Shipment:
         return sum(layer.size for layer in self.layers)
 
     def chunks(self, sent: Callable[[Layer, int], None]) -> Iterator[bytes]:
-        """Yield the archive; ``sent`` is told of each chunk of a layer."""
+        """Yield the archive; ``sent`` is told how many bytes of a layer went out."""
         for layer in self.layers:
-            for chunk in file_entry(self.layer_name(layer), layer.path, layer.size):
-                sent(layer, len(chunk))
-                yield chunk
+            yield from file_entry(self.layer_name(layer), layer.path, layer.size, functools.partial(sent, layer))
         yield self.description()
 
     def description(self) -> bytes:

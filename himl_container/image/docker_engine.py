@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -128,7 +129,13 @@ class DockerEngine:
         """
         from himl_container.image.engine_stream import LoadStream
 
-        return LoadStream(self._loader(), below, self._named, reporter)
+        loader = self._loader()
+
+        def named(id_: str, image: ComposedImage) -> ImageInfo:
+            self.bytes_sent = loader.sent
+            return self._named(id_, image)
+
+        return LoadStream(loader, below, named, reporter)
 
     def _named(self, id_: str, image: ComposedImage) -> ImageInfo:
         self.tag(id_, image.tag)
@@ -162,14 +169,27 @@ class DockerEngine:
         from himl_container.image.engine_build import BuildRequest, run_build
 
         request = BuildRequest(context, tag, dockerfile, dict(build_args or {}))
-        run_build(self._client, request, environ=self._environ, reporter=reporter)
+        with self._displacing(parse_reference(tag).tagged):
+            run_build(self._client, request, environ=self._environ, reporter=reporter)
         return self._must_inspect(tag)
 
     def tag(self, reference: str, tag: str) -> None:
-        """Give an image a further name."""
+        """Give an image a further name. An image of ours that had it, and has no other, is removed."""
         name = parse_reference(tag)
-        with self._client.converting(f"tag {tag!r}"):
+        with self._displacing(name.tagged), self._client.converting(f"tag {tag!r}"):
             self._client.sdk.tag(reference, name.repository, name.tag or "latest")
+
+    @contextlib.contextmanager
+    def _displacing(self, tag: str) -> Iterator[None]:
+        """Remove the image that loses a name here, lest every rebuild leaves an unnamed one; only what we made."""
+        before = self.inspect(tag)
+        yield
+        if before is None or not any(label.startswith("himl.") for label in before.labels):
+            return
+        after = self.inspect(before.id)
+        if after is not None and not after.tags:
+            with contextlib.suppress(EngineError):  # in use by a container: it stays until somebody prunes
+                self.remove_image(before.id)
 
     def remove_image(self, reference: str) -> None:
         """Remove a name (and the image, with its last name). Nothing happens when there is none."""

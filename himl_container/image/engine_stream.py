@@ -112,7 +112,8 @@ class LoadStream:
                 before = parts[-1] if parts else None
                 if len(parts) > 1:
                     parts[-2].done.wait()  # two parts at a time: what is copied ahead lies on the daemon's disk
-                part = _Part(self, destination.archive(self._image(count), layers), before, task)
+                image = self._image(count)
+                part = _Part(self, image, destination.archive(image, layers), before, task)
                 parts.append(part)
                 part.start()
                 part.copied.wait()
@@ -149,6 +150,11 @@ class LoadStream:
         """Send one part's archive and wait until the daemon has unpacked it."""
         self._loader.post(chunks)
 
+    def arrived(self, id_: str, image: ComposedImage) -> None:
+        """Remember what the daemon has now."""
+        if self._destination is not None:
+            self._loader.keep(id_, image, self._destination)
+
     def count(self, amount: int) -> None:
         """Count bytes that went out."""
         self._loader.sent += amount
@@ -167,12 +173,14 @@ class _Part(threading.Thread):
     def __init__(
         self,
         stream: LoadStream,
+        image: ComposedImage,
         shipment: Shipment,
         before: _Part | None,
         task: Task,
     ) -> None:
         super().__init__(daemon=True)
         self._stream = stream
+        self._image = image
         self._shipment = shipment
         self._before = before
         self._task = task
@@ -190,6 +198,7 @@ class _Part(threading.Thread):
         try:
             with contextlib.suppress(HimlError, _StoppedError):
                 self._stream.send(self._chunks())
+                self._stream.arrived(self.id, self._image)
                 self.failed = False
         finally:
             self.copied.set()
@@ -198,10 +207,9 @@ class _Part(threading.Thread):
     def _chunks(self) -> Iterator[bytes]:
         for layer in self._shipment.layers:
             self._task.note(layer.name)
-            for chunk in file_entry(self._shipment.layer_name(layer), layer.path, layer.size):
+            name = self._shipment.layer_name(layer)
+            for chunk in file_entry(name, layer.path, layer.size, self._passed):
                 self._stream.check()
-                self._stream.count(len(chunk))
-                self._task.advance(len(chunk))
                 yield chunk
         self.copied.set()
         if self._before is not None:
@@ -210,3 +218,7 @@ class _Part(threading.Thread):
                 raise _StoppedError
         self._stream.check()
         yield self._shipment.description()
+
+    def _passed(self, amount: int) -> None:
+        self._stream.count(amount)
+        self._task.advance(amount)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from himl_container.errors import BuildError
@@ -18,8 +18,8 @@ def data_entry(name: str, data: bytes) -> bytes:
     return _header(name, len(data)) + data + _padding(len(data))
 
 
-def file_entry(name: str, path: Path, size: int) -> Iterator[bytes]:
-    """Yield the entry of a file of known size.
+def file_entry(name: str, path: Path, size: int, sent: Callable[[int], None]) -> Iterator[bytes]:
+    """Yield the entry of a file of known size; ``sent`` is told the length of each piece of its content.
 
     :raises BuildError: the file is gone, or has another size by now: a cache that somebody emptied meanwhile.
     """
@@ -29,6 +29,7 @@ def file_entry(name: str, path: Path, size: int) -> Iterator[bytes]:
             left = size
             while left and (chunk := file.read(min(CHUNK, left))):
                 left -= len(chunk)
+                sent(len(chunk))
                 yield chunk
             if left or file.read(1):
                 raise _damaged(path, "has another size than recorded")
