@@ -30,23 +30,23 @@ _SHELL_OWN = {"_", "PWD", "OLDPWD", "SHLVL", "HOME", "HOSTNAME", "TERM", "CONDA_
 _PATIENCE = 300.0
 
 # Sources every script, as 'conda activate' does, in the shell that Conda's users have, else in the one that there is.
-# The marks stand around what 'env -0' prints: NUL ends a variable, so no value can be mistaken for another.
+# @MARK@ stands for a random word around what 'env -0' prints: NUL ends a variable, so no value is mistaken for another.
+# Nothing is kept in a variable behind the scripts, which may change any; 'command -p' finds env on any PATH.
 _SCRIPT = r"""
 exec 2>&1
 if [ -z "$HIML_SHELL" ] && command -v bash >/dev/null; then
-    HIML_SHELL=bash; export HIML_SHELL; exec bash -c "$2" "$0" "$@"
+    HIML_SHELL=bash; export HIML_SHELL; exec bash -c "$1" "$0" "$@"
 fi
 unset HIML_SHELL
-himl_mark=$1; shift 2
-printf '%s' "$himl_mark"; env -0; printf '%s' "$himl_mark"
+shift
+printf '%s' '@MARK@'; command -p env -0; printf '%s' '@MARK@'
 while [ "$1" != -- ]; do export "$1"; shift; done
 shift
 for himl_script in "$@"; do
-    . "$himl_script" </dev/null || echo "$himl_script ended with exit code $?" >&2
+    . "$himl_script" </dev/null || echo "$himl_script ended with exit code $?"
 done
 unset himl_script
-himl_saved=$himl_mark; unset himl_mark
-printf '%s' "$himl_saved"; env -0; printf '%s' "$himl_saved"
+printf '%s' '@MARK@'; command -p env -0; printf '%s' '@MARK@'
 """
 
 
@@ -152,10 +152,11 @@ def _run(
     variables = {name: value for name, value in _variables(files).items() if name not in declared}
     assignments = [f"{name}={value}" for name, value in variables.items()]
     scripts = [path for path, _ in files.scripts]
+    script = _SCRIPT.replace("@MARK@", mark)
     result = engine.run(
         image,
-        [mark, _SCRIPT, *assignments, "--", *scripts],
-        entrypoint=["/bin/sh", "-c", _SCRIPT, "sh"],
+        [script, *assignments, "--", *scripts],
+        entrypoint=["/bin/sh", "-c", script, "sh"],
         network=False,
         timeout=_PATIENCE,
     )

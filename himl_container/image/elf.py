@@ -46,7 +46,7 @@ def read_elf(data: Data, start: int, size: int) -> Elf | None:
         return None
     try:
         return _read(data, start, size)
-    except (struct.error, IndexError, ValueError):
+    except (struct.error, IndexError, ValueError, OverflowError):
         return None
 
 

@@ -23,6 +23,11 @@ from himl_container.settings import Settings
 _KEPT = 20
 _SHORT = 12
 
+_ORDER = (
+    *("file", "base image", "platform", "conda", "pip", "private wheel", "variable"),
+    *("apt", "Dockerfile lines", "template", "himl-container"),
+)
+
 Inputs = Mapping[str, Mapping[str, str]]
 """Kind (``conda``, ``file``, ``base``...) -> name -> what it was: a version with a hash, or a hash."""
 
@@ -175,9 +180,9 @@ def inputs_of(settings: Settings, files: Iterable[Path], lock: Lock, system: Sys
 
 
 def changes_between(old: Inputs, new: Inputs) -> tuple[Change, ...]:
-    """Return what differs: first what the user wrote, then what followed from it."""
-    found = []
-    for kind in [*new, *(kind for kind in old if kind not in new)]:
+    """Return what differs: first the files that the user wrote, then what followed from them."""
+    found: list[Change] = []
+    for kind in sorted({*old, *new}, key=lambda kind: (_ORDER.index(kind) if kind in _ORDER else len(_ORDER), kind)):
         before, after = old.get(kind, {}), new.get(kind, {})
         different = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
         found += [Change(kind, name, before.get(name, ""), after.get(name, "")) for name in different]
