@@ -149,10 +149,7 @@ class _DockerSession:
             value = json.loads(self._end.read_all())
             code = int(value["StatusCode"])
         except (ValueError, KeyError, TypeError) as error:
-            raise EngineError(
-                "the Docker daemon went away while the run was going on",
-                hint=f"When it is back, 'docker rm -f {self._name}' removes what may be left.",
-            ) from error
+            raise EngineError("the Docker daemon went away while the run was going on") from error
         problem = (value.get("Error") or {}).get("Message")
         if problem:
             raise EngineError(f"the Docker daemon lost the container: {problem}")

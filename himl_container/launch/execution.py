@@ -68,6 +68,7 @@ class Execution:
         self._layout = lay_out(self._spec, hashlib.sha256(self._folder.id.encode()).hexdigest()[:32])
         try:
             self._take_snapshot()
+            self._folder.point_latest()
             begin = time.monotonic()
             attempt = self._run()
             seconds = time.monotonic() - begin
@@ -140,10 +141,10 @@ class Execution:
         def running(sessions: Mapping[int, Session]) -> Iterator[None]:
             begun = {} if self._folder.record.started else {"started": now()}
             self._record(lambda: self._folder.set_nodes(records.started(now()), state="running", **begun))
-            self._folder.point_latest()
             with self._terminal(nodes[0].name, sessions):
                 yield
 
+        self._folder.set_nodes(records.planned())
         output = RunOutput(logs, self._screen)
         try:
             supervisor = Supervisor(self._containers, self._events, output, self._reporter.info)
@@ -188,9 +189,8 @@ class Execution:
             )
         )
         if attempt.error is not None:
-            raise EngineError(
-                f"{attempt.error.what} (the logs are in {self._folder.path})", hint=attempt.error.hint
-            ) from attempt.error
+            self._reporter.warn(f"the logs are in {self._folder.path}")
+            raise attempt.error
         if self._problems:
             raise self._problems[0]
         preemptions = len({node.attempt for node in self._folder.record.nodes if node.preempted})
@@ -206,14 +206,16 @@ class Execution:
         )
 
     def _abandon(self, error: BaseException) -> None:
-        """A run that could not go on: nothing is left of one that never started, the truth of one that did."""
-        if not self._folder.record.nodes:
-            self._tidy()
+        """A run that could not go on: nothing is left of one that never started, the truth of one that may have."""
+        lost = isinstance(error, EngineError)
+        never = not lost and not any(node.started for node in self._folder.record.nodes)
+        self._tidy()
+        if never:
             self._folder.discard()
             return
-        self._tidy()
         reason = getattr(error, "what", "") or type(error).__name__
-        self._record(lambda: self._folder.update(state="failed", ended=now(), reason=reason))
+        self._record(lambda: self._folder.update(state="lost" if lost else "failed", ended=now(), reason=reason))
+        self._reporter.warn(f"the logs are in {self._folder.path}")
 
     def _tidy(self) -> tuple[str, ...]:
         """Give the user what root wrote, and keep of the working folders only what the script left there."""

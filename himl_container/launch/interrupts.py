@@ -26,8 +26,8 @@ def interrupts() -> Iterator[queue.SimpleQueue[Event]]:
     """Yield a queue that receives an :class:`Interrupt` for each signal while the context lasts.
 
     The third one breaks in as KeyboardInterrupt: by then, something that should not take long does (a daemon that
-    accepts requests and never answers). A signal that is ignored already (``nohup``) stays ignored. Outside of the main thread, where Python delivers no
-    signals, the queue only carries what others put in.
+    accepts requests and never answers). A signal that is ignored already (``nohup``) stays ignored. Outside of the
+    main thread, where Python delivers no signals, the queue only carries what others put in.
     """
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()  # its put() is safe in a signal handler
     before: dict[signal.Signals, object] = {}

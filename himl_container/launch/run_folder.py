@@ -83,6 +83,7 @@ class RunFolder:
     def __init__(self, path: Path, record: RunRecord) -> None:
         self.path = path
         self.record = record
+        self._before = ""
 
     @classmethod
     def create(cls, runs: Path, name: str, launch: dict[str, object], local: dict[str, object]) -> RunFolder:
@@ -148,18 +149,20 @@ class RunFolder:
     def point_latest(self) -> None:
         """Let ``latest`` beside the folder lead to this run. A file system without links goes without."""
         link = self.path.parent / LATEST
-        temporary = self.path.parent / f".{LATEST}.{self.id}"
-        if os.path.lexists(link) and not _is_latest(link):
-            return
-        try:
-            temporary.symlink_to(self.id)
-            os.replace(temporary, link)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        if os.path.lexists(link):
+            if not _is_latest(link):
+                return
+            self._before = str(link.readlink())
+        _link(link, self.id)
 
     def discard(self) -> None:
-        """Remove the folder of a run that never started."""
+        """Remove the folder of a run that never started; ``latest`` leads to the one before again."""
+        link = self.path.parent / LATEST
+        if _is_latest(link) and str(link.readlink()) == self.id:
+            if self._before:
+                _link(link, self._before)
+            else:
+                link.unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
 
 
@@ -192,6 +195,16 @@ def earlier_runs(runs: Path) -> tuple[Path, ...]:
 def _is_latest(path: Path) -> bool:
     """Tell our link from somebody's own file of that name; what it leads to may have been removed."""
     return path.name == LATEST and path.is_symlink() and bool(_ID.fullmatch(str(path.readlink())))
+
+
+def _link(link: Path, target: str) -> None:
+    temporary = link.with_name(f".{LATEST}.{target}")
+    try:
+        temporary.symlink_to(target)
+        os.replace(temporary, link)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def now() -> str:

@@ -10,7 +10,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -21,7 +21,7 @@ from himl_container.launch.containers import Channel, ContainerConfig, Container
 Outcome = Literal["ended", "preempted", "timed_out", "interrupted", "terminated"]
 GRACE = 10.0
 """Seconds between asking a script to end and killing it; Docker's own default of ``docker stop``."""
-PEER_GRACE = 5.0
+PEER_GRACE = 2.0
 """Seconds that the other nodes get to notice by themselves that one has failed."""
 _JOIN = 10.0
 
@@ -263,28 +263,24 @@ class Supervisor:
 
     def _clean(self) -> None:
         """Remove the containers, then wait for the threads that carried their output."""
-        problems = list(_each(self._containers.remove, self._names.values()))
+        problems = list(filter(None, map(self._remove, self._names.values())))
         for session in self._sessions.values() if problems else ():
             session.close()
         for thread in self._threads:
             thread.join(_JOIN)
         for session in self._sessions.values():
             session.close()
-        if not problems:
-            return
-        if len(self._attempt.ended) == len(self._names):
-            self._tell(f"a container is left behind: {problems[0].what}")
-        else:
+        if problems and len(self._attempt.ended) < len(self._names):
             self._attempt.error = self._attempt.error or problems[0]
 
-
-def _each(function: Callable[[str], None], names: Iterable[str]) -> Iterable[HimlError]:
-    """Apply a function to every name and yield what went wrong."""
-    for name in names:
+    def _remove(self, name: str) -> HimlError | None:
+        """Remove a container; when that fails, say so and go on, so that it keeps nothing else from being removed."""
         try:
-            function(name)
-        except HimlError as error:  # noqa: PERF203 - one failure must not keep the others
-            yield error
+            self._containers.remove(name)
+        except HimlError as error:
+            self._tell(f"a container may be left behind ({error.what}); 'docker rm -f {name}' removes it")
+            return error
+        return None
 
 
 def _outcome_of(event: Interrupt) -> Outcome:

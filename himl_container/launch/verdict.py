@@ -101,6 +101,10 @@ class AttemptRecords:
     def __init__(self, nodes: Mapping[int, ContainerConfig], attempt: int, logs: Mapping[int, str]) -> None:
         self._nodes = [NodeRecord(rank, attempt, config.name, logs[rank]) for rank, config in nodes.items()]
 
+    def planned(self) -> Iterable[NodeRecord]:
+        """Return the records before the start."""
+        return self._nodes
+
     def started(self, time: str) -> Iterable[NodeRecord]:
         """Return the records after the start."""
         self._nodes = [replace(node, started=time) for node in self._nodes]

@@ -35,7 +35,7 @@ class FakeContainers:
     :param faults: method name -> error that it raises.
     """
 
-    def __init__(self, *scripts: Script, facts: EngineFacts = EngineFacts(gpus=False, rootless=False)) -> None:
+    def __init__(self, *scripts: Script, gpus: bool = False, rootless: bool = False) -> None:
         self.scripts = list(scripts) or [Script()]
         self.faults: dict[str, HimlError] = {}
         self.made: list[ContainerConfig] = []
@@ -43,7 +43,7 @@ class FakeContainers:
         self.networks: set[str] = set()
         self.signals: list[tuple[str, str]] = []
         self.started = threading.Event()
-        self._facts = facts
+        self._facts = EngineFacts(gpus=gpus, rootless=rootless)
 
     def image(self, reference: str) -> ImageFacts | None:
         self._fault("image")

@@ -15,7 +15,7 @@ from launch_fakes import FakeContainers, Script, Told
 
 from himl_container.errors import EngineError, InputError, LaunchError, StorageError
 from himl_container.launch import supervise
-from himl_container.launch.containers import ContainerConfig, EngineFacts
+from himl_container.launch.containers import ContainerConfig
 from himl_container.launch.local import LocalOptions, run_local
 from himl_container.launch.run_folder import RunFolder, RunRecord, read_record
 from himl_container.launch.spec import Dataset, ImageRef, LaunchSpec
@@ -24,6 +24,10 @@ from himl_container.launch.verdict import RunResult
 SPEC = LaunchSpec("train", ImageRef("himl:1"), ("python", "train.py"))
 OBEDIENT = Script(exit_code=None, on={"SIGINT": 130, "SIGTERM": 143, "SIGKILL": 137})
 STUBBORN = Script(exit_code=None)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 class Case:
@@ -46,7 +50,7 @@ class Case:
     @property
     def runs(self) -> list[str]:
         folder = self.source / "runs"
-        return sorted(os.listdir(folder)) if folder.exists() else []
+        return names(folder) if folder.exists() else []
 
     @property
     def record(self) -> RunRecord:
@@ -91,7 +95,7 @@ def test_a_script_that_ends_well(case: Case) -> None:
     record = case.record
     assert (record.state, record.exit_code, record.nodes[0].exit_code) == ("completed", 0, 0)
     assert record.launch["snapshot"]["files"] == 1  # type: ignore[index]
-    assert sorted(os.listdir(result.folder / "snapshot")) == ["train.py"]
+    assert names(result.folder / "snapshot") == ["train.py"]
 
 
 def test_the_container_gets_what_the_description_says(case: Case, tmp_path: Path) -> None:
@@ -99,7 +103,7 @@ def test_the_container_gets_what_the_description_says(case: Case, tmp_path: Path
     spec = replace(
         SPEC, arguments=("--lr", "$(id)"), datasets=(Dataset("d"),), outputs=(Dataset("o"),), shm_size=1 << 30
     )
-    containers = FakeContainers(facts=EngineFacts(gpus=True, rootless=False))
+    containers = FakeContainers(gpus=True)
     result = case.run(
         containers, spec, dataset_folders={"d": tmp_path / "data"}, output_folders={"o": tmp_path / "new" / "out"}
     )
@@ -147,7 +151,7 @@ def test_live_mounts_the_folder_says_so_and_leaves_it_clean(case: Case) -> None:
     result = case.run(containers, live=True)
     assert containers.made[0].mounts[0].source == case.source
     assert any("live folder" in text for text in case.told.infos)
-    assert sorted(os.listdir(case.source)) == ["runs", "train.py"]
+    assert names(case.source) == ["runs", "train.py"]
     assert not (result.folder / "snapshot").exists()
     assert case.record.launch["snapshot"]["sha256"] == ""  # type: ignore[index]
 
@@ -286,7 +290,7 @@ def test_a_container_that_stays_behind_does_not_change_the_result(case: Case) ->
 def test_preemption_starts_again_with_the_outputs_in_place(case: Case) -> None:
     def work(config: ContainerConfig) -> None:
         work, outputs = config.mounts[0].source, config.mounts[1].source
-        assert sorted(os.listdir(work)) == ["logs", "outputs", "train.py"]  # nothing of the start before
+        assert names(work) == ["logs", "outputs", "train.py"]  # nothing of the start before
         (work / "scratch").touch()
         with open(outputs / "starts", "a") as file:
             file.write("x")

@@ -11,7 +11,7 @@ from launch_fakes import FakeContainers, Script, Told
 
 from himl_container.errors import LaunchError, StorageError
 from himl_container.launch import ownership
-from himl_container.launch.containers import ContainerConfig, Ended, EngineFacts
+from himl_container.launch.containers import ContainerConfig, Ended
 from himl_container.launch.output import RunOutput
 from himl_container.launch.verdict import why
 
@@ -105,7 +105,7 @@ def test_a_container_changes_what_the_user_cannot(
         changed.append(config)
         os.chown(tmp_path, 4242, 4243)
 
-    containers = FakeContainers(Script(first=change), facts=EngineFacts(gpus=False, rootless=rootless))
+    containers = FakeContainers(Script(first=change), rootless=rootless)
     hand_over(tmp_path, (4242, 4243), containers, told, shared=shared)
     assert changed[0].command == words
     assert (changed[0].network, changed[0].host_users) == ("none", not rootless)

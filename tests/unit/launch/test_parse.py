@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ def test_durations_as_hi_ml_writes_them(text: str, seconds: float) -> None:
     assert parse.parse_duration(text, "--max-duration") == seconds
 
 
-@pytest.mark.parametrize("text", ["", "s", "10", "1H", "-1s", "0s", "1e3s", "nans", "1s\n2s", "١s", "1.2.3h"])
+@pytest.mark.parametrize("text", ["", "s", "10", "1H", "-1s", "0s", "1e3s", "nans", "1s\n2s", "\u0661s", "1.2.3h"])
 def test_what_is_no_duration_names_the_flag(text: str) -> None:
     with pytest.raises(InputError) as caught:
         parse.parse_duration(text, "--max-duration")
@@ -24,10 +26,8 @@ def test_what_is_no_duration_names_the_flag(text: str) -> None:
 
 @given(st.text())
 def test_any_text_is_a_duration_or_an_input_error(text: str) -> None:
-    try:
+    with contextlib.suppress(InputError):
         assert parse.parse_duration(text, "x") > 0
-    except InputError:
-        pass
 
 
 def test_a_list_of_durations() -> None:

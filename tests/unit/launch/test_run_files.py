@@ -20,7 +20,14 @@ def create(runs: Path) -> RunFolder:
 
 def test_a_new_run_has_its_folders_and_a_whole_record(tmp_path: Path) -> None:
     folder = create(tmp_path / "runs")
-    assert sorted(os.listdir(folder.path)) == [".gitignore", "logs", "outputs", "run.json", "user_logs", "work"]
+    assert sorted(path.name for path in folder.path.iterdir()) == [
+        ".gitignore",
+        "logs",
+        "outputs",
+        "run.json",
+        "user_logs",
+        "work",
+    ]
     assert json.loads((folder.path / "run.json").read_text())["state"] == "preparing"
     assert read_record(tmp_path / "runs", folder.id) == folder.record
 
@@ -60,7 +67,8 @@ def test_an_id_with_separators_is_none(tmp_path: Path, run_id: str) -> None:
 def test_a_name_that_leads_elsewhere_makes_no_run(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         RunFolder.create(tmp_path / "runs", "../x", {}, {})
-    assert os.listdir(tmp_path) == ["runs"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "runs"]
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_a_damaged_or_missing_record_is_an_input_error(tmp_path: Path) -> None:
@@ -78,6 +86,17 @@ def test_latest_leads_to_the_newest_run(tmp_path: Path) -> None:
     second.point_latest()
     assert read_record(tmp_path, "latest").id == second.id
     assert set(earlier_runs(tmp_path)) == {first.path, second.path, tmp_path / "latest"}
+
+
+def test_a_run_that_never_started_gives_latest_back(tmp_path: Path) -> None:
+    first = create(tmp_path)
+    first.point_latest()
+    second = create(tmp_path)
+    second.point_latest()
+    second.discard()
+    assert read_record(tmp_path, "latest").id == first.id
+    first.discard()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_users_own_file_called_latest_stays(tmp_path: Path) -> None:
