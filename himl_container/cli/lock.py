@@ -105,19 +105,21 @@ def _lock(
         "differences": [_as_json(difference) for difference in differences],
     }
     if export is not None:
-        text += _export(new, export, value)
+        text += _export(new, export, value, output)
     output.result(value, "\n".join(text))
 
 
-def _export(lock: Lock, target: Path, value: dict[str, Any]) -> list[str]:
-    """Write the explicit list, or return it as text for standard output."""
+def _export(lock: Lock, target: Path, value: dict[str, Any], output: Output) -> list[str]:
+    """Write the explicit list, and return what is to be said about it."""
     from himl_container.environment.export import explicit
     from himl_container.environment.lockfile import replace_file
 
     text = explicit(lock)
     if str(target) == "-":
         value["explicit"] = text
-        return [text.rstrip("\n")]
+        if not output.as_json:
+            click.echo(text, nl=False)  # as it is: the lock's addresses hold no credentials, and hashes must stay
+        return []
     try:
         replace_file(target, text.encode())
     except OSError as error:

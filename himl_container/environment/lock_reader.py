@@ -60,7 +60,7 @@ def read_lock_text(text: str, *, where: str) -> Lock:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"line (\d+)", str(error))
-        place = f"{where}:{line[1]}" if line else where
+        place = f"{where}:{line[1] if line else text.count(chr(10)) + 1}"
         raise InputError(f"the lock is not TOML: {error}", where=place, hint=_DAMAGED) from error
     except RecursionError as error:
         raise InputError("the lock is nested too deeply", where=where, hint=_DAMAGED) from error

@@ -354,3 +354,14 @@ def test_the_target_platform_is_one_that_uv_knows() -> None:
     assert python_platform("linux-aarch64", "2.30") == "aarch64-manylinux_2_28"
     assert python_platform("linux-64", "2.41") == "x86_64-manylinux_2_40"
     assert python_platform("linux-64", "2.12") == "x86_64-manylinux_2_17"
+
+
+@pytest.mark.network
+def test_a_real_index(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UV_OFFLINE")
+    locked = world.solve("requests>=2.28", "markupsafe", provided={"idna": "3.4"}, indexes=PipIndexes())
+    assert {"requests", "urllib3", "certifi", "charset-normalizer", "markupsafe"} == set(locked)
+    assert all(wheel.size > 0 and len(wheel.sha256) == 64 for wheel in locked.values())
+    assert all(wheel.url.startswith("https://") for wheel in locked.values())
+    assert "cp311-cp311-manylinux" in locked["markupsafe"].filename
+    assert "x86_64" in locked["markupsafe"].filename
