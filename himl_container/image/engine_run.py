@@ -65,7 +65,6 @@ def _created(client: Client, task: Task) -> Iterator[str]:
         ],
         # Without a network of its own a container starts much faster, and nothing can reach out.
         network_mode=None if task.network else "none",
-        init=True,
     )
     container = sdk.create_container(
         task.image,

@@ -1,0 +1,68 @@
+"""Running a container to its end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from tiny_images import Place
+
+from himl_container.errors import EngineError
+
+pytestmark = pytest.mark.docker
+
+
+def containers(place: Place, mark: str) -> list[object]:
+    """Return the containers, running or not, whose command has a mark in it."""
+    listed = place.engine._client.json("list", "/containers/json", {"all": "1"}) or []
+    return [one for one in listed if mark in one["Command"]]
+
+
+def test_both_outputs_and_the_exit_code(machine: Place, base_image: str) -> None:
+    result = machine.engine.run(base_image, ["sh", "-c", "echo one; echo two >&2; exit 3"])
+    assert (result.exit_code, sorted(result.output.split()), result.oom_killed) == (3, [b"one", b"two"], False)
+
+
+def test_mounts_environment_folder_and_user(machine: Place, base_image: str, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("given")
+    result = machine.engine.run(
+        base_image,
+        ["-c", 'cat /in; echo " $A"; pwd; id -u; touch /in 2>&1'],
+        mounts=[(tmp_path / "in", "/in", True)],
+        environment={"A": "$(b) 'c'"},
+        entrypoint=["sh"],
+        workdir="/usr",
+        user="1234:5",
+    )
+    lines = result.output.decode().splitlines()
+    assert lines[:3] == ["given $(b) 'c'", "/usr", "1234"]
+    assert result.exit_code != 0
+
+
+def test_there_is_no_network_unless_asked_for(machine: Place, base_image: str) -> None:
+    interfaces = ["sh", "-c", "ls /sys/class/net"]
+    assert machine.engine.run(base_image, interfaces).output.split() == [b"lo"]
+    assert b"eth0" in machine.engine.run(base_image, interfaces, network=True).output
+
+
+def test_a_container_that_does_not_end_is_ended(machine: Place, base_image: str) -> None:
+    start = time.monotonic()
+    result = machine.engine.run(base_image, ["sh", "-c", "echo begun; sleep 600"], timeout=1.0)
+    assert result.exit_code == 124
+    assert result.output == b"begun\n"
+    assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize("command", [["no-such-program"], ["/etc"]])
+def test_what_cannot_start_is_an_error_and_leaves_no_container(
+    machine: Place, base_image: str, command: list[str]
+) -> None:
+    with pytest.raises(EngineError, match="run a container"):
+        machine.engine.run(base_image, [*command, machine.name])
+    assert containers(machine, machine.name) == []
+
+
+def test_an_image_that_is_not_there(machine: Place) -> None:
+    with pytest.raises(EngineError, match="No such image"):
+        machine.engine.run(machine.tag("none"), ["true"])
