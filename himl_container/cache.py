@@ -70,7 +70,7 @@ class Cache:
         with self._storage():
             handle, name = tempfile.mkstemp(dir=self.folder("tmp"))
             os.close(handle)
-            os.chmod(name, 0o644)
+            Path(name).chmod(0o644)
             try:
                 yield Path(name)
             finally:
@@ -83,7 +83,7 @@ class Cache:
 
         with self._storage():
             name = tempfile.mkdtemp(dir=self.folder("tmp"))
-            os.chmod(name, 0o755)
+            Path(name).chmod(0o755)
             try:
                 yield Path(name)
             finally:
@@ -116,5 +116,5 @@ def _cannot_write(path: Path, error: OSError) -> StorageError:
     return StorageError(
         f"cannot write: {error.strerror or error}",
         where=str(path),
-        hint="Free some space or choose another folder with --cache-dir; 'himl-container cache prune' empties the cache.",
+        hint="Free some space ('himl-container cache prune') or choose another folder with --cache-dir.",
     )

@@ -1,0 +1,1 @@
+"""The environment: reading and merging what was declared, and locking it."""

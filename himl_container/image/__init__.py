@@ -1,0 +1,1 @@
+"""The image: plan, layers, store, daemon, smoke test, rendered Dockerfile."""

@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from himl_container.cache import Cache
-from himl_container.environment.model import EnvironmentSpec, Lock
-from himl_container.errors import SmokeTestError, StaleLockError
+from himl_container.environment.model import EnvironmentSpec
+from himl_container.errors import SmokeTestError
 from himl_container.image import fingerprint as fingerprints
 from himl_container.image.engine import Engine, connect
-from himl_container.image.model import ComposedImage, ImageInfo, ImagePlan, Layer, SystemPlan
+from himl_container.image.model import ComposedImage, ImageInfo, ImagePlan, Layer
 from himl_container.progress import Reporter
 from himl_container.settings import Settings
 
 if TYPE_CHECKING:
+    from himl_container.image.prepare import Prepared
     from himl_container.image.smoke import SmokeReport
 
 Builder = Literal["assemble", "docker"]
@@ -48,16 +49,6 @@ class BuiltImage:
     smoke: SmokeReport | None = None
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that is known before anything is built."""
-
-    spec: EnvironmentSpec
-    lock: Lock
-    system: SystemPlan
-    fingerprint: str
-
-
 def find_image(settings: Settings) -> BuiltImage | None:
     """Return the image of these settings when nothing has changed since it was built; one request, no heavy import.
 
@@ -65,12 +56,13 @@ def find_image(settings: Settings) -> BuiltImage | None:
 
     :raises EngineError: the daemon does not answer.
     """
+    from himl_container.image.fingerprint import tag_of
     from himl_container.image.probe import image_exists
 
     known = fingerprints.remembered(settings, Cache(settings.cache_dir))
     if known is None:
         return None
-    tag = tag_of(settings, known)
+    tag = tag_of(settings.image_name, known)
     found = image_exists(tag)
     return BuiltImage(tag, found.id, known, built=False) if found else None
 
@@ -92,10 +84,12 @@ def ensure_image(
     found = find_image(settings)
     if found is not None:
         return found
+    from himl_container.image.prepare import prepare
+
     cache = Cache(settings.cache_dir)
     engine = connect_engine()
     prepared = prepare(settings, engine=lambda: engine, reporter=reporter, locked=locked)
-    tag = tag_of(settings, prepared.fingerprint)
+    tag = prepared.tag
     with cache.lock(f"build-{prepared.fingerprint[:32]}"):
         existing = engine.inspect(tag)
         if existing is not None:
@@ -107,77 +101,11 @@ def ensure_image(
         return built
 
 
-def prepare(settings: Settings, *, engine: Callable[[], Engine], reporter: Reporter, locked: bool = False) -> Prepared:
-    """Read the environment, bring its lock up to date (unless ``locked``), and compute the fingerprint.
-
-    :raises StaleLockError: ``locked``, and the lock is missing or stale.
-    """
-    from himl_container.environment.declare import load_environment
-
-    spec = load_environment(settings, reporter)
-    lock = current_lock(spec, settings, engine=engine, reporter=reporter, locked=locked)
-    system = SystemPlan(settings.apt, settings.system_lines)
-    template = settings.template.read_bytes() if settings.template else b""
-    value = fingerprints.fingerprint(settings.lock_file.read_bytes(), system, template)
-    return Prepared(spec, lock, system, value)
-
-
-def current_lock(
-    spec: EnvironmentSpec,
-    settings: Settings,
-    *,
-    engine: Callable[[], Engine],
-    reporter: Reporter,
-    locked: bool = False,
-) -> Lock:
-    """Return the lock of an environment, made anew where an input has changed.
-
-    :raises StaleLockError: ``locked``, and the lock is missing or stale.
-    """
-    from himl_container.environment.lock import check
-    from himl_container.environment.lockfile import read_lock
-
-    reasons = check(spec, settings.lock_file, settings)
-    if not reasons:
-        return read_lock(settings.lock_file)
-    if locked:
-        raise StaleLockError(
-            "the lock is not current: " + "; ".join(reasons),
-            where=str(settings.lock_file),
-            hint="Run 'himl-container lock' and commit the result.",
-        )
-    from himl_container.image.locking import write_new_lock
-
-    return write_new_lock(spec, settings, upgrade=None, engine=engine, reporter=reporter)
-
-
-def tag_of(settings: Settings, value: str) -> str:
-    """Return the image's name for a fingerprint."""
-    return f"{settings.image_name}:{value[:32]}"
-
-
 def remember(settings: Settings, prepared: Prepared, cache: Cache) -> None:
     """Keep the fingerprint for :func:`find_image`."""
-    files = [*prepared.spec.files, settings.lock_file, *([settings.template] if settings.template else [])]
+    files = [*prepared.spec.files, *settings.wheels, settings.lock_file]
+    files += [settings.template] if settings.template else []
     fingerprints.remember(settings, files, prepared.fingerprint, cache)
-
-
-def plan_image(prepared: Prepared, settings: Settings, *, cache: Cache, reporter: Reporter) -> ImagePlan:
-    """Return what is to be built, as plain data."""
-    from himl_container.image.clobber import excluded_paths
-    from himl_container.image.config import image_labels
-    from himl_container.image.plan import plan_layers
-
-    excluded = excluded_paths(prepared.lock, cache=cache, settings=settings, reporter=reporter)
-    return ImagePlan(
-        fingerprint=prepared.fingerprint,
-        repository=settings.image_name,
-        base=prepared.lock.base,
-        system=prepared.system,
-        layers=plan_layers(prepared.lock, excluded=excluded),
-        environment=prepared.lock.variables,
-        labels=image_labels(prepared.lock, prepared.fingerprint),
-    )
 
 
 def _build(
@@ -185,6 +113,7 @@ def _build(
 ) -> BuiltImage:
     from himl_container.image.dockerfile import needs_docker
     from himl_container.image.explain import record_build
+    from himl_container.image.prepare import plan_image
 
     plan = plan_image(prepared, settings, cache=cache, reporter=reporter)
     assembly = Assembly(plan, prepared, settings, engine=engine, cache=cache, reporter=reporter)
@@ -258,7 +187,16 @@ class Assembly:
     def build_layers(self) -> tuple[Layer, ...]:
         """Bring every layer into the store."""
         from himl_container.image.layers import build_layers
+        from himl_container.image.sdist import ensure_built_wheels
 
+        ensure_built_wheels(
+            self.prepared.lock,
+            self.settings,
+            engine=lambda: self.engine,
+            cache=self.cache,
+            reporter=self.reporter,
+            indexes=self.prepared.spec.indexes,
+        )
         return build_layers(
             self.plan.layers,
             self.prepared.lock,
@@ -272,7 +210,7 @@ class Assembly:
     def _base(self) -> ImageInfo:
         from himl_container.image.base import resolve_base
 
-        return resolve_base(self.plan.base, engine=self.engine, reporter=self.reporter)
+        return resolve_base(self.plan.base, engine=self.engine, reporter=self.reporter, platform=self.settings.platform)
 
     def _system(self, base: ImageInfo) -> ImageInfo:
         from himl_container.image.dockerfile import render_system

@@ -24,12 +24,17 @@ Paths = Mapping[str, str]
 """A package's paths (relative to the prefix) and what tells their contents apart."""
 
 
-def excluded_paths(lock: Lock, *, cache: Cache, settings: Settings, reporter: Reporter) -> dict[str, tuple[str, ...]]:
-    """Return, per package, the paths that it loses to another package; fetches the packages that are not known yet.
+def excluded_paths(
+    lock: Lock, *, cache: Cache, settings: Settings, reporter: Reporter, fetch: bool = True
+) -> dict[str, tuple[str, ...]]:
+    """Return, per package, the paths that it loses to another package.
 
+    :param fetch: fetch the packages that are not known yet; without, an unknown package leaves the result empty.
     :raises BuildError: a package has a post-link script that the settings do not allow to leave out.
     :raises ArtifactError: a package cannot be fetched, or is not the one that the lock names.
     """
+    if not fetch and not _all_known(lock, cache):
+        return {}
     known = package_paths(lock, cache=cache, settings=settings, reporter=reporter)
     _refuse_link_scripts(lock, known, settings)
     first: dict[str, str] = {}
@@ -75,6 +80,12 @@ def package_paths(lock: Lock, *, cache: Cache, settings: Settings, reporter: Rep
                 known[name] = _contents(content)
                 cache.write_json(known[name], "memo", "paths", keys[name] + ".json")
     return known
+
+
+def _all_known(lock: Lock, cache: Cache) -> bool:
+    python = python_of(lock.conda)
+    folder = cache.root / "memo" / "paths"
+    return all((folder / f"{_key(package, python)}.json").is_file() for package in lock.conda)
 
 
 def _key(package: LockedConda, python: LockedConda | None) -> str:

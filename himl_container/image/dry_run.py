@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from himl_container.cache import Cache
-from himl_container.environment.model import BasePin, Lock
-from himl_container.errors import EngineError, StaleLockError
-from himl_container.image import fingerprint as fingerprints
+from himl_container.environment.model import BasePin, LockedConda, LockedWheel
+from himl_container.errors import EngineError
 from himl_container.image.engine import Engine, connect
-from himl_container.image.model import SystemPlan
+from himl_container.image.model import LayerPlan, SystemPlan
 from himl_container.progress import Reporter
 from himl_container.settings import Settings
+
+if TYPE_CHECKING:
+    from himl_container.image.store import LayerStore
 
 
 @dataclass(frozen=True)
@@ -72,40 +75,33 @@ def describe_build(
 
     :raises StaleLockError: ``locked``, and the lock is missing or stale.
     """
-    from himl_container.environment.declare import load_environment
-    from himl_container.environment.lock import check
-    from himl_container.environment.lockfile import lock_text, read_lock
-    from himl_container.image.build import tag_of
-    from himl_container.image.locking import new_lock
-    from himl_container.image.plan import plan_layers
+    from himl_container.image.prepare import plan_image, prepare
     from himl_container.image.store import LayerStore
 
-    spec = load_environment(settings, reporter)
-    stale = check(spec, settings.lock_file, settings)
-    if stale and locked:
-        raise StaleLockError("the lock is not current: " + "; ".join(stale), where=str(settings.lock_file))
-    lock: Lock
-    if stale:
-        lock = new_lock(spec, settings, upgrade=None, engine=connect_engine, reporter=reporter)
-        lock_bytes = lock_text(lock).encode()
-    else:
-        lock = read_lock(settings.lock_file)
-        lock_bytes = settings.lock_file.read_bytes()
-    system = SystemPlan(settings.apt, settings.system_lines)
-    template = settings.template.read_bytes() if settings.template else b""
-    value = fingerprints.fingerprint(lock_bytes, system, template)
-    store = LayerStore(Cache(settings.cache_dir))
-    layers = tuple(
-        PlannedLayer(
-            name=plan.name,
-            packages=tuple(f"{package.name} {package.version}" for package in (*plan.conda, *plan.wheels)),
-            cached=store.get(plan.key) is not None,
-            download=sum(package.size for package in (*plan.conda, *plan.wheels)),
-        )
-        for plan in plan_layers(lock)
+    cache = Cache(settings.cache_dir)
+    prepared = prepare(settings, engine=connect_engine, reporter=reporter, locked=locked, write=False)
+    plan = plan_image(prepared, settings, cache=cache, reporter=reporter, fetch=False)
+    store = LayerStore(cache)
+    return BuildPlan(
+        tag=prepared.tag,
+        fingerprint=prepared.fingerprint,
+        stale=prepared.stale,
+        exists=_exists(prepared.tag),
+        base=plan.base,
+        system=plan.system,
+        layers=tuple(_planned(layer, store) for layer in plan.layers),
+        tests=settings.test,
     )
-    tag = tag_of(settings, value)
-    return BuildPlan(tag, value, stale, _exists(tag), lock.base, system, layers, settings.test)
+
+
+def _planned(plan: LayerPlan, store: LayerStore) -> PlannedLayer:
+    packages: list[LockedConda | LockedWheel] = [*plan.conda, *plan.wheels]
+    return PlannedLayer(
+        name=plan.name,
+        packages=tuple(f"{package.name} {package.version}" for package in packages),
+        cached=store.get(plan.key) is not None,
+        download=sum(package.size for package in packages),
+    )
 
 
 def _exists(tag: str) -> bool | None:

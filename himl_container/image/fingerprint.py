@@ -34,6 +34,11 @@ def fingerprint(lock: bytes, system: SystemPlan, template: bytes) -> str:
     return total.hexdigest()
 
 
+def tag_of(image_name: str, value: str) -> str:
+    """Return the full name of the image with a fingerprint, ``repository:tag``."""
+    return f"{image_name}:{value[:32]}"
+
+
 def remember(settings: Settings, files: Iterable[Path], value: str, cache: Cache) -> None:
     """Keep that these settings, with the present bytes of these files, have this fingerprint."""
     seen = {str(path): _sha256(path) for path in files}
@@ -61,8 +66,6 @@ def _sha256(path: Path) -> str:
     """Return the hash of a file's bytes; of a file that cannot be read, a value that no file has."""
     try:
         with path.open("rb") as file:
-            if hasattr(hashlib, "file_digest"):
-                return hashlib.file_digest(file, "sha256").hexdigest()
             total = hashlib.sha256()
             while block := file.read(1 << 20):
                 total.update(block)

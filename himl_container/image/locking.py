@@ -11,27 +11,6 @@ from himl_container.progress import Reporter
 from himl_container.settings import Settings
 
 
-def write_new_lock(
-    spec: EnvironmentSpec,
-    settings: Settings,
-    *,
-    upgrade: frozenset[str] | None,
-    engine: Callable[[], Engine],
-    reporter: Reporter,
-) -> Lock:
-    """Lock an environment and write the lock file, whole or not at all.
-
-    :param upgrade: names to move on purpose; empty for all of them, None for none.
-    :param engine: called only where the base image's digest is asked for, or a source distribution has to be built.
-    :raises UnsolvableError: no set of packages satisfies the environment.
-    """
-    from himl_container.environment.lockfile import write_lock
-
-    lock = new_lock(spec, settings, upgrade=upgrade, engine=engine, reporter=reporter)
-    write_lock(lock, settings.lock_file)
-    return lock
-
-
 def new_lock(
     spec: EnvironmentSpec,
     settings: Settings,
@@ -40,7 +19,12 @@ def new_lock(
     engine: Callable[[], Engine],
     reporter: Reporter,
 ) -> Lock:
-    """Return the lock of an environment without writing it. Parameters as :func:`write_new_lock`."""
+    """Return the lock of an environment, the one on disk where it is current and nothing is to move. Writes nothing.
+
+    :param upgrade: names to move on purpose; empty for all of them, None for none.
+    :param engine: called only where the base image's digest is asked for, or a source distribution has to be built.
+    :raises UnsolvableError: no set of packages satisfies the environment.
+    """
     from himl_container.environment.lock import make_lock
     from himl_container.environment.lockfile import read_lock
     from himl_container.image.sdist import SdistBuilder

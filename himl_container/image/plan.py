@@ -103,7 +103,7 @@ def _bin(name: str, bins: int) -> int:
 
 
 def _position(layer: str) -> tuple[int, str]:
-    order = ("conda:python", "conda:", "conda:bin-", "pip:", "pip:bin-", "wheel:")
+    order = ("conda:python", "conda:", "pip:", "conda:bin-", "pip:bin-", "wheel:")
     if layer == order[0]:
         return 0, layer
     kind = max((text for text in order[1:] if layer.startswith(text)), key=len)

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from himl_container.cache import Cache
-from himl_container.environment.model import Lock
-from himl_container.errors import StaleLockError
 from himl_container.image.engine import Engine, connect
-from himl_container.image.model import ImagePlan, Layer, LayerPlan, SystemPlan
+from himl_container.image.model import ImagePlan, Layer, LayerPlan
 from himl_container.progress import Reporter
 from himl_container.settings import Settings
 
@@ -25,40 +23,13 @@ def render_text(
 
     :raises StaleLockError: ``locked``, and the lock is missing or stale.
     """
-    from himl_container.environment.declare import load_environment
-    from himl_container.environment.lock import check
-    from himl_container.environment.lockfile import lock_text, read_lock
     from himl_container.image.activation import known_activation
-    from himl_container.image.build import tag_of
-    from himl_container.image.config import image_labels
     from himl_container.image.dockerfile import render_dockerfile
-    from himl_container.image.fingerprint import fingerprint
-    from himl_container.image.locking import new_lock
-    from himl_container.image.plan import plan_layers
+    from himl_container.image.prepare import plan_image, prepare
 
-    spec = load_environment(settings, reporter)
-    stale = check(spec, settings.lock_file, settings)
-    if stale and locked:
-        raise StaleLockError("the lock is not current: " + "; ".join(stale), where=str(settings.lock_file))
-    lock: Lock
-    if stale:
-        lock = new_lock(spec, settings, upgrade=None, engine=connect_engine, reporter=reporter)
-        content = lock_text(lock).encode()
-    else:
-        lock, content = read_lock(settings.lock_file), settings.lock_file.read_bytes()
-    system = SystemPlan(settings.apt, settings.system_lines)
-    template = settings.template.read_bytes() if settings.template else b""
-    value = fingerprint(content, system, template)
-    plan = ImagePlan(
-        fingerprint=value,
-        repository=tag_of(settings, value).rpartition(":")[0],
-        base=lock.base,
-        system=system,
-        layers=plan_layers(lock),
-        environment=lock.variables,
-        labels=image_labels(lock, value),
-    )
     cache = Cache(settings.cache_dir)
+    prepared = prepare(settings, engine=connect_engine, reporter=reporter, locked=locked, write=False)
+    plan = plan_image(prepared, settings, cache=cache, reporter=reporter, fetch=False)
     layers = _stored(plan.layers, cache)
     activation = known_activation(layers, cache=cache, plan=plan) if layers is not None else None
     if activation is None:
@@ -81,8 +52,9 @@ def render_context(
 
     :raises HimlError: any of the family; the folder is as it was then.
     """
-    from himl_container.image.build import Assembly, plan_image, prepare
+    from himl_container.image.build import Assembly
     from himl_container.image.context import check_folder
+    from himl_container.image.prepare import plan_image, prepare
 
     check_folder(folder.absolute())  # before minutes of work
     cache = Cache(settings.cache_dir)

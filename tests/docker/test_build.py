@@ -126,7 +126,7 @@ def test_failing_test_keeps_the_image_under_another_name(
     run_cli: kit.Cli, project: kit.ProjectFolder, client: docker.DockerClient, image_name: str
 ) -> None:
     project.environment("python =3.11")
-    project.write("pyproject.toml", '[tool.himl-container]\ntest = ["python -c \'import nothing_of_this_name\'"]\n')
+    project.write("pyproject.toml", "[tool.himl-container]\ntest = [\"python -c 'import nothing_of_this_name'\"]\n")
     done = run_cli("build", expect=72)
     assert "nothing_of_this_name" in done.stderr
     tags = [tag for image in client.images.list(name=image_name) for tag in image.tags]
@@ -195,7 +195,12 @@ def test_kill_leaves_nothing_that_the_next_build_trips_over(
 def test_hostile_variables_reach_the_image_as_they_are(
     run_cli: kit.Cli, project: kit.ProjectFolder, client: docker.DockerClient
 ) -> None:
-    values = {"QUOTES": "'\"`", "SHELL_CODE": "$(touch /tmp/hacked) ${HOME} \\", "COMMENT": "a # b", "WORDS": "größe 模型"}
+    values = {
+        "QUOTES": "'\"`",
+        "SHELL_CODE": "$(touch /tmp/hacked) ${HOME} \\",
+        "COMMENT": "a # b",
+        "WORDS": "größe 模型",
+    }
     path = project.environment("python =3.11")
     lines = [f"  {name}: {json.dumps(value)}" for name, value in values.items()]
     path.write_text(path.read_text() + "variables:\n" + "\n".join(lines) + "\n")
@@ -213,7 +218,10 @@ def test_system_part_is_below_the_environment(
     lines = '["ENV FROM_SYSTEM=yes", "RUN echo built > /etc/system-part"]'
     project.write("pyproject.toml", f"[tool.himl-container]\nsystem-lines = {lines}\n")
     tag = str(built(run_cli)["tag"])
-    assert client.containers.run(tag, ["sh", "-c", "cat /etc/system-part; echo $FROM_SYSTEM"], remove=True) == b"built\nyes\n"
+    assert (
+        client.containers.run(tag, ["sh", "-c", "cat /etc/system-part; echo $FROM_SYSTEM"], remove=True)
+        == b"built\nyes\n"
+    )
 
 
 def test_failing_system_line_is_told_and_nothing_is_tagged(
