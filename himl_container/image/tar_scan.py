@@ -1,7 +1,7 @@
 """Reading back what is in a layer of the store, without reading its contents.
 
-A layer may hold tens of thousands of files and gigabytes; ``tarfile`` takes seconds for that. This reads headers only, of
-the kind that :mod:`himl_container.image.tar` writes (POSIX ustar with pax records for what does not fit).
+A layer may hold tens of thousands of files and gigabytes; ``tarfile`` takes seconds for that. This reads headers only,
+of the kind that :mod:`himl_container.image.tar` writes (POSIX ustar with pax records for what does not fit).
 """
 
 from __future__ import annotations
