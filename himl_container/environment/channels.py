@@ -1,6 +1,6 @@
 """Conda channels: from the name that a user writes to the address that is asked, and back to the one that is locked.
 
-A lock names packages by their *canonical* address, which is the same for everybody; a mirror (``channel_mirrors`` of
+A lock names packages by their *canonical* address, which is the same for everybody; a mirror (``channel-mirrors`` of
 the settings) is applied when something is fetched, so that one lock serves a laptop and a hospital. Rules of names:
 Conda's documentation, "Channels": a bare name lies below https://conda.anaconda.org, ``defaults`` stands for two
 channels of https://repo.anaconda.com; a path ``/t/<token>`` after the host is a credential.

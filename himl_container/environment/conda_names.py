@@ -1,7 +1,7 @@
 """Which Python distributions the Conda packages bring, so that pip's solver takes them as given.
 
 A package list of Conda does not say it. A package that is ``noarch: python`` or depends on ``python`` is taken to bring
-the distribution of its own name; where the names differ, the table below or ``pypi_names`` of the settings says it.
+the distribution of its own name; where the names differ, the table below or ``pypi-names`` of the settings says it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ DIFFERENT = {
     "matplotlib-base": "matplotlib",
     "msgpack-python": "msgpack",
     "numpy-base": "numpy",
-    "py-cpuinfo": "py-cpuinfo",
     "py-lief": "lief",
     "py-opencv": "opencv-python",
     "py-xgboost": "xgboost",
@@ -40,7 +39,6 @@ DIFFERENT = {
     "python-levenshtein": "levenshtein",
     "python-libarchive-c": "libarchive-c",
     "python-lmdb": "lmdb",
-    "python-magic": "python-magic",
     "python-tzdata": "tzdata",
     "python-xxhash": "xxhash",
     "python_abi": "",
@@ -55,7 +53,7 @@ DIFFERENT = {
 }
 """Conda package -> distribution, where they differ; empty for a package that brings none.
 
-From the packages' own contents (``*.dist-info`` in their file lists) on conda-forge and pytorch.
+Names as published on conda-forge, defaults and the pytorch channel; only what other packages' requirements name.
 """
 
 _PYTHON = re.compile(r"python(?:$|[ \[=<>!~])")

@@ -266,7 +266,7 @@ def _unreachable(reason: str, request: CondaRequest, addresses: Sequence[str]) -
         f"the channel cannot be read{asked}: {summary}",
         where=channel,
         hint="Check the network and the channel's name; without internet, map the channel to a mirror or a folder with "
-        "'channel_mirrors' of the settings.",
+        "'channel-mirrors' of the settings.",
     )
 
 

@@ -135,5 +135,5 @@ def _check_private(request: PipRequest) -> None:
             raise InputError(
                 f"{wheel.name} is a private wheel and also a Conda package ({request.provided[wheel.name]})",
                 where=str(wheel.origin),
-                hint="Remove one of them; if the Conda package is another thing, say so with 'pypi_names'.",
+                hint="Remove one of them; if the Conda package is another thing, say so with 'pypi-names'.",
             )

@@ -162,7 +162,7 @@ def unreachable(errors: str) -> ArtifactError | None:
     hint = (
         "Give the index's user and password in a netrc, a keyring, or the variables UV_INDEX_*."
         if refused
-        else "Check the network and the index's address ('pip_index_url'); without internet, name a mirror."
+        else "Check the network and the index's address ('pip-index-url'); without internet, name a mirror."
     )
     return ArtifactError(f"a package index cannot be read:\n{errors.removeprefix('error: ').strip()}", hint=hint)
 

@@ -158,7 +158,7 @@ def test_a_channel_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError) as caught:
         solve(missing, "python")
     assert caught.value.where == FORGE
-    assert "channel_mirrors" in caught.value.hint
+    assert "channel-mirrors" in caught.value.hint
     with pytest.raises(ArtifactError) as caught:
         solve("http://user:s3cret@127.0.0.1:9/conda-forge", "python")
     assert "s3cret" not in str(caught.value)
