@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 
 # The folder of this script must not shadow the standard library.
-sys.path[:] = sys.path[1:]
+sys.path[:] = [path for path in sys.path if path != __file__.rpartition("/")[0]]
 
 import importlib.util  # noqa: E402
 import json  # noqa: E402

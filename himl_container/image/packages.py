@@ -6,26 +6,29 @@ wrong content under the right hash. So such archives are hashed here before ratt
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
+import json
+import os
 import re
-import threading
-from collections.abc import Coroutine, Sequence
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from himl_container.environment.channels import Mirrors, to_mirror
 from himl_container.environment.model import LockedConda
 from himl_container.environment.urls import redact, scrub
-from himl_container.errors import ArtifactError, BuildError, HimlError, StorageError
+from himl_container.errors import ArtifactError, BuildError, StorageError
 from himl_container.progress import Reporter, Task
 
-if TYPE_CHECKING:
-    from rattler import RepoDataRecord
-
+_FIELDS = ("name", "version", "build", "build_number", "subdir", "noarch", "depends", "constrains", "sha256", "size",
+           "python_site_packages_path", "channel")  # fmt: skip
 _FAILED = re.compile(r"failed to (fetch|link) (\S+)")
 _MISMATCH = re.compile(r"hash mismatch.*expected ([0-9a-f]{64}), got ([0-9a-f]{64})", re.DOTALL)
 _UNREACHABLE = re.compile(r"client error \(Connect\)|dns error|timed out|error sending request|connection closed", re.I)
@@ -38,7 +41,7 @@ _LOGIN = "Give rattler the credentials: a file named by RATTLER_AUTH_FILE, the s
 
 
 class DamagedPackageCacheError(Exception):
-    """A package in rattler's cache lacks files; fetching it anew, into another cache, helps."""
+    """rattler cannot install what its cache holds; fetching it anew, into another cache, may help."""
 
 
 def install(
@@ -64,7 +67,7 @@ def install(
         try:
             return _install(packages, folder / "prefix", prefix, mirrors, reporter, package_cache=None)
         except DamagedPackageCacheError as error:
-            reporter.warn(f"rattler's package cache is damaged ({error}); the packages are fetched again")
+            reporter.warn(f"Conda packages cannot be installed from rattler's cache ({error}); they are fetched again")
     try:
         return _install(packages, folder / "fresh", prefix, mirrors, reporter, package_cache=folder / "packages")
     except DamagedPackageCacheError as error:
@@ -80,31 +83,54 @@ def _install(
     *,
     package_cache: Path | None,
 ) -> Path:
-    from rattler import install as rattler_install
-
     check_local(packages, mirrors)
     records = [_record(package, to_mirror(package.url, mirrors)) for package in packages]
-    progress = _Progress(reporter)
-    with progress:
-        try:
-            _run(
-                rattler_install(
-                    records,
-                    folder,
-                    cache_dir=package_cache,
-                    installed_packages=[],
-                    execute_link_scripts=False,
-                    show_progress=False,
-                    reporter=progress,
-                    alternative_target_prefix=prefix,
-                )
-            )
-        except HimlError:
-            raise
-        except Exception as error:
-            # rattler's own errors have no common base, and a panic of it arrives as a bare Exception.
-            raise _explained(str(error), packages, mirrors) from error
+    job = {"records": records, "folder": str(folder), "prefix": prefix, "package_cache": str(package_cache or "")}
+    error = _ask(job, _Downloads(reporter))
+    if error:
+        raise _explained(error, packages, mirrors)
     return folder
+
+
+def _ask(job: dict[str, Any], downloads: _Downloads) -> str:
+    """Have the job done in a process of its own; return rattler's error, empty when there is none.
+
+    :raises DamagedPackageCacheError: the process did not survive it.
+    """
+    script = Path(__file__).with_name("_install_worker.py")
+    with tempfile.TemporaryFile() as log, downloads:
+        process = subprocess.Popen(
+            [sys.executable, script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            with suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(job).encode() + b"\n")
+                process.stdin.flush()
+            for line in process.stdout:
+                event = json.loads(line)
+                if "error" in event:
+                    return str(event["error"])
+                downloads.add(**event)
+        finally:
+            process.kill()
+            process.communicate()
+        log.seek(0)
+        reason = scrub(log.read().decode(errors="replace")).strip().splitlines()
+    raise DamagedPackageCacheError(f"rattler ended abnormally: {_panic(reason)}")
+
+
+def _panic(lines: Sequence[str]) -> str:
+    """Return what a process of rattler said before its end: the line after "panicked at", else the last one."""
+    for number, line in enumerate(lines[:-1]):
+        if "panicked at" in line:
+            return lines[number + 1]
+    return lines[-1] if lines else "it said nothing"
 
 
 def check_local(packages: Sequence[LockedConda], mirrors: Mirrors) -> None:
@@ -139,34 +165,9 @@ def _check_hash(package: LockedConda, path: Path) -> None:
         raise _mismatch(package, redact(path.as_uri()), package.sha256, total.hexdigest())
 
 
-def _record(package: LockedConda, url: str) -> RepoDataRecord:
-    from rattler import BuildString, PackageRecord, RepoDataRecord
-
-    record = PackageRecord(
-        package.name,
-        package.version,
-        BuildString.new_unchecked(package.build),
-        package.build_number,
-        package.subdir,
-        noarch=package.noarch or None,  # type: ignore[arg-type]  # rattler refuses what it does not know
-        depends=list(package.depends),
-        constrains=list(package.constrains),
-        sha256=bytes.fromhex(package.sha256),
-        size=package.size,
-        python_site_packages_path=package.python_site_packages_path or None,
-    )
-    return RepoDataRecord(record, package.filename, url, package.channel)
-
-
-def _run(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run to the end, also where the caller is inside an event loop already (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        asyncio.run(coroutine)
-        return
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, coroutine).result()
+def _record(package: LockedConda, url: str) -> dict[str, Any]:
+    record = {name: getattr(package, name) for name in _FIELDS}
+    return {**record, "url": url, "file_name": package.filename}
 
 
 def _explained(text: str, packages: Sequence[LockedConda], mirrors: Mirrors) -> Exception:
@@ -215,48 +216,27 @@ def _mismatch(package: LockedConda, url: str, expected: str, actual: str) -> Art
     return ArtifactError(what, where=package.filename, hint=_RELOCK.replace("NAME", package.name))
 
 
-class _Progress(AbstractContextManager["_Progress"]):
-    """rattler's call-backs (structural: its own protocol would have to be imported) as one step of bytes.
-
-    They come from rattler's threads. The step begins with the first download, so that a build without any is silent.
-    """
+class _Downloads(AbstractContextManager["_Downloads"]):
+    """Downloads as one step of bytes, which begins with the first of them: a build without any is silent."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
-        self._lock = threading.Lock()
         self._task: Task | None = None
-        self._names: list[str] = []
-        self._done: dict[int, int] = {}
-        self._totals: dict[int, int] = {}
+        self._done: dict[str, int] = {}
+        self._totals: dict[str, int] = {}
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def add(self, download: str, done: int, total: int) -> None:
+        """Take note of how far a package is."""
+        if self._task is None:
+            self._task = self._reporter.step("download", "Conda packages", total=0, unit="bytes").__enter__()
+        if download not in self._done:
+            self._task.note(download)
+        self._totals[download] = max(total, done)
+        self._task.advance(done - self._done.get(download, 0), total=sum(self._totals.values()))
+        self._done[download] = done
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._task is not None:
             self._task.__exit__(kind, error, trace)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("on_"):
-            return _ignore
-        raise AttributeError(name)
-
-    def on_populate_cache_start(self, _operation: int, package_name: str) -> int:
-        with self._lock:
-            self._names.append(package_name)
-            return len(self._names) - 1
-
-    def on_download_start(self, cache_entry: int) -> int:
-        with self._lock:
-            if self._task is None:
-                self._task = self._reporter.step("download", "Conda packages", total=0, unit="bytes").__enter__()
-            self._task.note(self._names[cache_entry])
-        return cache_entry
-
-    def on_download_progress(self, index: int, progress: int, total: int | None) -> None:
-        with self._lock:
-            if self._task is not None:
-                self._totals[index] = max(total or 0, progress)
-                self._task.advance(progress - self._done.get(index, 0), total=sum(self._totals.values()))
-                self._done[index] = progress
-
-
-def _ignore(*_arguments: object) -> int:
-    return 0
