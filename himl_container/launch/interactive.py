@@ -50,7 +50,7 @@ def lend_terminal(session: Session, resize: Callable[[int, int], None], descript
     keys = threading.Thread(target=_carry_keys, args=(session, descriptor, reading), name="keys", daemon=True)
     old_handler = signal.signal(signal.SIGWINCH, tell_size)
     try:
-        tty.setraw(descriptor)
+        tty.setraw(descriptor, termios.TCSANOW)  # keeps what was typed ahead; the default would throw it away
         tell_size()
         keys.start()
         yield
