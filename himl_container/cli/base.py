@@ -31,7 +31,7 @@ def command() -> None:
 @command.command("create")
 @click.argument("name", required=False)
 @click.option("--suite", default="bookworm", show_default=True, help="Debian release.")
-@click.option("--mirror", metavar="URL", help="Debian mirror (http, https or file). Default: Debian's own.")
+@click.option("--mirror", metavar="URL", help="Debian mirror (http or https). Default: Debian's own.")
 @click.option("--security-mirror", metavar="URL", help="Mirror of Debian's security updates; empty for none.")
 @click.option("--include", metavar="PACKAGE", multiple=True, help="Debian package to add. Repeatable.")
 @click.option("--component", metavar="NAME", multiple=True, help="Archive area. Repeatable. Default: main.")

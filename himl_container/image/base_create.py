@@ -39,7 +39,7 @@ MMDEBSTRAP_HINT = (
 )
 
 _WORD = re.compile(r"[a-z0-9][a-z0-9.+-]*\Z")
-_URL = re.compile(r"(?:https?|file)://[A-Za-z0-9._~:/\[\]@%+-]+\Z")
+_URL = re.compile(r"https?://[A-Za-z0-9._~:/\[\]@%+-]+\Z")
 
 # Documentation and translations make up a third of a minimal system. Copyright files stay: licences ask for it. The
 # option stays in the image, so packages that are installed later are as small.
@@ -65,7 +65,7 @@ class DebianBase:
     """What a Debian base image is made from.
 
     :param suite: Debian's release name (``bookworm``).
-    :param mirror: URL of a Debian mirror (``http``, ``https`` or ``file``).
+    :param mirror: URL of a Debian mirror (``http`` or ``https``).
     :param security_mirror: URL of a mirror of Debian's security updates; empty for none.
     :param include: packages beyond the minimal system.
     :param components: archive areas (``main``).
@@ -114,7 +114,8 @@ def check_base(base: DebianBase) -> None:
     for url in filter(None, (base.mirror, base.security_mirror)):
         if not _URL.match(url):
             raise InputError(
-                f"{redact(url)!r} is not the address of a Debian mirror", hint="Expected http://, https:// or file://."
+                f"{redact(url)!r} is not the address of a Debian mirror",
+                hint="Expected http:// or https://. A folder can be served: python3 -m http.server --directory FOLDER.",
             )
         if "@" in url.split("://", 1)[1].split("/", 1)[0]:
             raise InputError(
