@@ -14,6 +14,7 @@ from himl_container.errors import ArtifactError
 if TYPE_CHECKING:
     from packaging.tags import Tag
 
+_FILE_NAME = re.compile(r"[A-Za-z0-9_.+!-]+\.whl")
 _GLIBC = re.compile(r"__glibc[=\s]+=?(\d+)\.(\d+)")
 _ARCHITECTURES = {"linux-64": "x86_64", "linux-aarch64": "aarch64", "linux-ppc64le": "ppc64le"}
 # PEP 600: the older names of three of its tags.
@@ -27,6 +28,8 @@ def check_tags(wheel: LockedWheel, lock: Lock) -> None:
     """
     from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
+    if not _FILE_NAME.fullmatch(wheel.filename):
+        raise ArtifactError("not the file name of a wheel", where=repr(wheel.filename))
     try:
         name, _, _, tags = parse_wheel_filename(wheel.filename)
     except InvalidWheelFilename as error:
@@ -111,4 +114,5 @@ def check_file(wheel: LockedWheel, path: Path) -> None:
 def is_inside(name: str) -> bool:
     """Whether a name in a wheel stays inside the folder that it is unpacked to, on every system."""
     parts = name.replace("\\", "/").removesuffix("/").split("/")
-    return bool(name) and not any(part in ("", ".", "..") or "\0" in part or ":" in part[:2] for part in parts)
+    drive = ":" in parts[0][:2]
+    return not drive and not any(part in ("", ".", "..") or "\0" in part for part in parts)

@@ -157,7 +157,7 @@ def make_wheel(
     content[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n".encode()
     if entry_points:
         content[f"{info}/entry_points.txt"] = entry_points.encode()
-    lines = "".join(f"{path},{record_hash(data)},{len(data)}\n" for path, data in content.items())
+    lines = "".join(f'"{path}",{record_hash(data)},{len(data)}\n' for path, data in content.items())
     content[f"{info}/RECORD"] = f"{lines}{info}/RECORD,,\n".encode() if record else b""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
