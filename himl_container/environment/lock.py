@@ -79,9 +79,18 @@ def check(spec: EnvironmentSpec, lock_path: Path, settings: Settings) -> tuple[s
 
     :raises InputError: the lock is damaged.
     """
+    return compare(spec, lock_path, settings)[1]
+
+
+def compare(spec: EnvironmentSpec, lock_path: Path, settings: Settings) -> tuple[Lock | None, tuple[str, ...]]:
+    """Return the lock, or None where there is none, and what :func:`check` says of it.
+
+    :raises InputError: the lock is damaged.
+    """
     if not lock_path.is_file():
-        return ("there is no lock",)
-    return differences(read_lock(lock_path).declared, declared_by(spec, settings))
+        return None, ("there is no lock",)
+    lock = read_lock(lock_path)
+    return lock, differences(lock.declared, declared_by(spec, settings))
 
 
 def declared_by(spec: EnvironmentSpec, settings: Settings) -> Declared:

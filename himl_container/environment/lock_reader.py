@@ -29,7 +29,7 @@ FORMAT = 1
 _DAMAGED = "Restore the file from version control, or delete it and run 'himl-container lock'."
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ADDRESS = re.compile(
-    r"(?:https?|oci)://[^\s/@\x00-\x1f\x7f\"'\\]+/[^\s@\x00-\x1f\x7f\"'\\]*|file:///[^\s\x00-\x1f\x7f\"'\\]*"
+    r"(?:https?|oci)://[^\s/@\x00-\x1f\x7f\"'\\]+(?:/[^\s@\x00-\x1f\x7f\"'\\]*)?|file:///[^\s\x00-\x1f\x7f\"'\\]*"
 )
 _PATTERNS = {
     "Conda package name": re.compile(r"[a-z0-9_][a-z0-9_.-]*"),

@@ -7,6 +7,9 @@ would be; one installs the wheels; the code is copied. The channel is served on 
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 _DOCKERFILE = """\
@@ -39,16 +42,22 @@ shutil.rmtree("/tmp/pkgs", ignore_errors=True)
 
 _CLIENT = """\
 FROM {base}
-RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-venv \\
- && python3 -m venv /opt/client && /opt/client/bin/pip install --no-cache-dir py-rattler=={version} \\
- && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-venv && rm -rf /var/lib/apt/lists/*
+COPY wheels/ /wheels/
+RUN python3 -m venv /opt/client && /opt/client/bin/pip install --no-index --find-links /wheels py-rattler
 """
 
 
-def write_client(folder: Path, base: str, rattler_version: str) -> None:
-    """Write the context of the base image that both sides use: the plain base with a Conda client."""
+def write_client(folder: Path, base: str) -> None:
+    """Write the context of the base image that both sides use: the plain base with a Conda client.
+
+    Its wheels are downloaded here, because a container may not have this machine's certificates.
+    """
     folder.mkdir(parents=True)
-    (folder / "Dockerfile").write_text(_CLIENT.format(base=base, version=rattler_version))
+    (folder / "Dockerfile").write_text(_CLIENT.format(base=base))
+    wheel = f"py-rattler=={version('py-rattler')}"
+    command = [sys.executable, "-m", "pip", "download", "-q", "--only-binary", ":all:", "--python-version", "3.11"]
+    subprocess.run([*command, "--dest", str(folder / "wheels"), wheel], check=True)
 
 
 def write_context(folder: Path, *, base: str, listing: str, wheels: list[Path]) -> None:

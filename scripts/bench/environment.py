@@ -66,9 +66,11 @@ class Packages(Sequence[Package]):
 def write_environment(folder: Path, scale: float) -> None:
     """Write the channel and the wheels (``channel``, ``wheels``) below ``folder``."""
     from channel.interpreter import python_packages
+    from channel.samples import installed_package
 
-    interpreter = list(python_packages())
-    write_channel(_Joined(interpreter, Packages(scale)), folder / "channel")
+    pip = installed_package("pip")
+    assert pip is not None
+    write_channel(_Joined([*python_packages(), pip], Packages(scale)), folder / "channel")
     wheels = folder / "wheels"
     wheels.mkdir()
     for number in range(8):

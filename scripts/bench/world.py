@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 
@@ -63,7 +62,7 @@ class World:
         self.project.mkdir()
         write_environment(self.folder / "kit", self.scale)
         self._serve(self.folder / "kit" / "channel")
-        write_client(self.folder / "client", self.base, version("py-rattler"))
+        write_client(self.folder / "client", self.base)
         self._run("docker", "build", "-q", "-t", _CLIENT, str(self.folder / "client"))
         (self.project / "train.py").write_text("print('training')\n")
         self._write_inputs()

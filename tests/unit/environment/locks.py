@@ -21,14 +21,15 @@ def conda_packages(draw: st.DrawFn) -> LockedConda:
     name, release, build = draw(conda_name), draw(version), draw(st.from_regex(r"[a-z0-9_]{1,9}", fullmatch=True))
     subdir = draw(st.sampled_from(["linux-64", "noarch"]))
     suffix = draw(st.sampled_from([".conda", ".tar.bz2"]))
+    channel = draw(st.sampled_from([CHANNEL, "http://127.0.0.1:8000", "file:///srv/a%20channel"]))
     return LockedConda(
         name=name,
         version=release,
         build=build,
         build_number=draw(number),
         subdir=subdir,
-        url=f"{CHANNEL}/{subdir}/{name}-{release}-{build}{suffix}",
-        channel=CHANNEL,
+        url=f"{channel}/{subdir}/{name}-{release}-{build}{suffix}",
+        channel=channel,
         sha256=draw(sha256),
         size=draw(number),
         md5=draw(st.just("") | st.from_regex(r"[0-9a-f]{32}", fullmatch=True)),
