@@ -28,7 +28,6 @@ class DockerContainers:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._http = DockerHttp(endpoint)
-        self._init = True
 
     def image(self, reference: str) -> ImageFacts | None:
         """Return the image of a name or id; None when there is none."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import queue
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -238,8 +237,8 @@ class Execution:
         for folder in self._made:
             with contextlib.suppress(OSError):  # the live folder gets its mount points taken away, if they are empty
                 folder.rmdir()
-        if not left:
-            shutil.rmtree(self._folder.path / "work", ignore_errors=True)
+        with contextlib.suppress(OSError):  # something is kept in it
+            (self._folder.path / "work").rmdir()
         return tuple(sorted(left))
 
     def _record(self, change: Callable[[], None]) -> None:

@@ -18,10 +18,9 @@ import contextlib
 import json
 import os
 import re
-import shutil
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
@@ -163,6 +162,8 @@ class RunFolder:
                 _link(link, self._before)
             else:
                 link.unlink(missing_ok=True)
+        import shutil
+
         shutil.rmtree(self.path, ignore_errors=True)
 
 
@@ -209,11 +210,12 @@ def _link(link: Path, target: str) -> None:
 
 def now() -> str:
     """Return the time, UTC, ISO 8601, to the millisecond."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds // 1_000_000:03d}+00:00"
 
 
 def _new_folder(runs: Path, name: str) -> tuple[Path, str]:
-    seconds = int(datetime.now(timezone.utc).timestamp())
+    seconds = int(time.time())
     while True:
         run_id = f"{name}_{seconds}_{os.urandom(4).hex()}"
         if not _ID.fullmatch(run_id):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -51,7 +50,9 @@ def lay_out(source: Path, files: Iterable[SnapshotFile], target: Path) -> Stamps
         for file in files:
             path = target / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / file.path, path)
+            with (source / file.path).open("rb") as reader, path.open("wb") as writer:
+                while block := reader.read(_BLOCK):
+                    writer.write(block)
             path.chmod(0o755 if file.executable else 0o644)
             info = path.stat()
             stamps[file.path] = (info.st_size, info.st_mtime_ns)
