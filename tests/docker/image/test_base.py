@@ -11,7 +11,8 @@ from tiny_images import REPORTER, Place, base, image, layer
 
 from himl_container.cache import Cache
 from himl_container.cli.main import cli
-from himl_container.environment.model import BasePin
+from himl_container.environment.lockfile import read_lock, write_lock
+from himl_container.environment.model import BasePin, Declared, Lock
 from himl_container.errors import BuildError, InputError, RegistryError
 from himl_container.image.base import pin_base, resolve_base
 from himl_container.image.base_bump import describe
@@ -136,3 +137,38 @@ def test_load_names_what_it_brought(machine: Place, tmp_path: Path) -> None:
     write_archive(base(machine.folder, machine.tag("carried")), file)
     done = CliRunner().invoke(cli, ["base", "load", str(file), "--quiet", "--cache-dir", str(tmp_path / "c")])
     assert (done.exit_code, done.stdout) == (0, machine.tag("carried") + "\n")
+
+
+def test_bump_takes_the_present_image_into_the_lock(machine: Place, tmp_path: Path) -> None:
+    below = machine.base()
+    name, lock_file = machine.tag("base"), tmp_path / "pylock.himl.toml"
+    write_lock(_lock(BasePin(name, rootfs=below.rootfs)), lock_file)
+    present = machine.engine.load(image(below, [layer(machine.folder, "more")], name), REPORTER)
+
+    def bump(*flags: str) -> tuple[int, str]:
+        options = ["--lock-file", str(lock_file), "--base-image", name, "--cache-dir", str(tmp_path / "c"), "--quiet"]
+        (tmp_path / "environment.yml").write_text("name: x\ndependencies:\n  - python\n")
+        options += ["--conda-file", str(tmp_path / "environment.yml")]
+        done = CliRunner().invoke(cli, ["base", "bump", *options, *flags], catch_exceptions=False)
+        return done.exit_code, done.stdout
+
+    before = lock_file.read_bytes()
+    code, text = bump("--dry-run")
+    assert (code, lock_file.read_bytes()) == (0, before)
+    assert text.startswith(f"- {name} layers {below.rootfs}\n+ {name} layers {present.rootfs}\n")
+    assert bump()[0] == 0
+    assert read_lock(lock_file) == _lock(BasePin(name, rootfs=present.rootfs))
+    assert bump()[1].startswith("The pin has not moved.")
+
+
+def _lock(pin: BasePin) -> Lock:
+    return Lock(
+        platform="linux-64",
+        python_version="3.11.7",
+        base=pin,
+        virtual_packages=(),
+        variables=(),
+        declared=Declared((), (), (), (), (), (), pin.reference, "linux-64", ()),
+        conda=(),
+        wheels=(),
+    )
