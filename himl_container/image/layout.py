@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,10 +80,9 @@ def _read(package: LockedConda, root: Path) -> StagedPackage:
         facts = record["paths_data"]["paths"]
     except (OSError, ValueError, KeyError) as error:
         raise BuildError(f"rattler left no record of the package: {error}", where=package.filename) from error
-    paths = [_staged(package, entry, root) for entry in facts]
-    present = {staged.path for staged in paths}
-    kept = [staged for staged in paths if not _is_bytecode(staged.path, present)]
-    return StagedPackage(package, tuple(sorted(kept, key=lambda staged: staged.path)))
+    paths = {staged.path: staged for staged in (_staged(package, entry, root) for entry in facts)}
+    kept = [path for path in sorted(paths) if not _is_bytecode(path, paths)]
+    return StagedPackage(package, tuple(paths[path] for path in kept))
 
 
 def _staged(package: LockedConda, facts: Mapping[str, Any], root: Path) -> StagedPath:
@@ -95,7 +94,7 @@ def _staged(package: LockedConda, facts: Mapping[str, Any], root: Path) -> Stage
     return StagedPath(final, root / here, facts)
 
 
-def _is_bytecode(path: str, present: set[str]) -> bool:
+def _is_bytecode(path: str, present: Container[str]) -> bool:
     """Whether a path is compiled code next to (or without) its source in ``__pycache__``; we compile it ourselves."""
     folder, _, name = path.rpartition("/")
     if not name.endswith(".pyc"):
