@@ -19,7 +19,7 @@ from pathlib import Path
 
 from himl_container.cache import Cache
 from himl_container.environment.urls import redact, scrub
-from himl_container.errors import BuildError, InputError
+from himl_container.errors import BuildError, InputError, StorageError
 from himl_container.image.archive import docker_archive
 from himl_container.image.compose import CREATED, IMAGE_ARCHITECTURES, image_file
 from himl_container.image.config import DEFAULT_PATH
@@ -161,7 +161,7 @@ def write_archive(image: ComposedImage, path: Path) -> int:
 
     The file appears when it is whole. It is the same bytes for the same image.
 
-    :raises InputError: the file cannot be written.
+    :raises StorageError: the file cannot be written.
     """
     shipment = docker_archive(image, image.layers, names=(image.tag,))
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -171,7 +171,11 @@ def write_archive(image: ComposedImage, path: Path) -> int:
                 file.write(chunk)
         os.replace(part, path)
     except OSError as error:
-        raise InputError(f"cannot write the archive: {error.strerror or error}", where=str(path)) from error
+        raise StorageError(
+            f"cannot write the archive: {error.strerror or error}",
+            where=str(path),
+            hint="Free some space, or name a file in another folder.",
+        ) from error
     finally:
         part.unlink(missing_ok=True)
     return path.stat().st_size

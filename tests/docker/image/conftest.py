@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,11 +37,12 @@ def _engine(*, containerd_store: bool) -> Iterator[engines.CurrentEngine]:
 @pytest.fixture(params=[MACHINE, pytest.param(CLASSIC, marks=_CURRENT), pytest.param(CONTAINERD, marks=_CURRENT)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """Each kind of daemon in turn."""
-    environ = dict(os.environ)
+    environ, pid = dict(os.environ), 0
     if request.param != MACHINE:
         name = "current_classic" if request.param == CLASSIC else "current_containerd"
-        environ = request.getfixturevalue(name).environ
-    found = Place(request.param, environ, tmp_path)
+        current = request.getfixturevalue(name)
+        environ, pid = current.environ, current.pid
+    found = Place(request.param, environ, tmp_path, pid)
     yield found
     found.clean()
 
@@ -48,3 +53,53 @@ def machine(tmp_path: Path) -> Iterator[Place]:
     found = Place(MACHINE, dict(os.environ), tmp_path)
     yield found
     found.clean()
+
+
+@pytest.fixture
+def registry(place: Place, tmp_path: Path) -> Iterator[str]:
+    """An empty registry, as ``host:port``, in the daemon's network; a loopback address needs no configuration."""
+    program = shutil.which("docker-registry")
+    if program is None:
+        pytest.skip("needs docker-registry")
+    host = f"127.0.0.1:{_free_port()}"
+    config = tmp_path / "registry.yml"
+    config.write_text(
+        f"version: 0.1\nlog: {{level: error}}\nhttp: {{addr: '{host}'}}\n"
+        f"storage: {{filesystem: {{rootdirectory: '{tmp_path}/registry'}}}}\n"
+    )
+    log = tmp_path / "registry.log"
+    command = [*_in_network_of(place), program, "serve", str(config)]
+    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
+        try:
+            _wait_for_port(int(host.rpartition(":")[2]), process, log)
+            yield host
+        finally:
+            process.terminate()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _in_network_of(place: Place) -> list[str]:
+    """Return the words before a command that shall run in the network of a second engine."""
+    if not place.pid:
+        return []
+    enter = ["nsenter", "--target", str(place.pid), "--net", "--"]
+    if shutil.which("ip") is None:
+        pytest.skip("needs the program 'ip'")
+    subprocess.run([*enter, "ip", "link", "set", "lo", "up"], check=True)
+    return enter
+
+
+def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until a process, whatever its network, listens on a port."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end and process.poll() is None:
+        rows = [line.split() for line in Path(f"/proc/{process.pid}/net/tcp").read_text().splitlines()[1:]]
+        if any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"the registry did not start: {log.read_text()}")

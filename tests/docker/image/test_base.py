@@ -172,3 +172,36 @@ def _lock(pin: BasePin) -> Lock:
         conda=(),
         wheels=(),
     )
+
+
+def test_a_registry_s_digest_is_the_pin_and_brings_the_image_back(place: Place, registry: str) -> None:
+    below = place.base()
+    repository, name = f"{registry}/{place.name}", f"{registry}/{place.name}:1"
+    place.engine.tag(below.id, name)
+    push = list(place.engine._client.sdk.push(repository, tag="1", stream=True, decode=True))
+    assert not [message for message in push if "error" in message]
+    pushed = place.engine.registry_digest(name)
+    for tag in (name, place.tag("base")):
+        place.engine.remove_image(tag)
+    if below.repo_digests:
+        assert place.engine.inspect(below.id) is None
+
+    pin = pin_base(name, engine=place.engine)
+    assert pin == BasePin(name, digest=pushed)
+    found = resolve_base(pin, engine=place.engine, reporter=REPORTER)
+    assert found.diff_ids == below.diff_ids
+    assert f"{repository}@{pushed}" in found.repo_digests
+    assert pin_base(f"{repository}@{pushed}", engine=place.engine).digest == pushed
+    # What was pulled is compressed in containerd's store; our layers go on top of it all the same.
+    ours = image(found, [layer(place.folder, "one")], place.tag("1"))
+    engine = place.engine
+    assert engine.load(ours, REPORTER).diff_ids == ours.diff_ids
+    assert engine.bytes_sent == ours.layers[0].size
+    place.engine.remove_image(f"{repository}@{pushed}")
+
+
+def test_a_registry_that_has_no_such_image(place: Place, registry: str) -> None:
+    with pytest.raises(RegistryError):
+        place.engine.registry_digest(f"{registry}/none:1")
+    with pytest.raises(RegistryError):
+        place.engine.pull(f"{registry}/none:1", REPORTER)

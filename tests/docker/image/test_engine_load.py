@@ -138,7 +138,7 @@ def test_a_daemon_killed_in_mid_load(tmp_path: Path, containerd_store: bool) -> 
 @pytest.mark.engine26
 @pytest.mark.network
 def test_the_classic_image_id_is_the_same_on_every_engine(machine: Place, current_classic) -> None:  # type: ignore[no-untyped-def]
-    other = Place("26.1 classic", current_classic.environ, machine.folder, machine.name)
+    other = Place("26.1 classic", current_classic.environ, machine.folder, name=machine.name)
     one = layer(machine.folder, "one")
     ids = {place.engine.load(image(place.base(), [one], place.tag("1")), REPORTER).id for place in (machine, other)}
     other.clean()

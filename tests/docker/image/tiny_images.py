@@ -27,11 +27,15 @@ MACHINE, CLASSIC, CONTAINERD = "machine", "26.1 classic", "26.1 containerd"
 
 @dataclass
 class Place:
-    """A daemon to load into, an own name space in it, and a folder for layers."""
+    """A daemon to load into, an own name space in it, and a folder for layers.
+
+    :param pid: of the daemon, where it was started for the tests.
+    """
 
     kind: str
     environ: dict[str, str]
     folder: Path
+    pid: int = 0
     name: str = field(default_factory=lambda: f"himl-test-{uuid.uuid4().hex[:12]}")
 
     @property
