@@ -33,10 +33,24 @@ _CRASHES = (-4, -6, -7, -8, -11)  # SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV: wh
 
 @dataclass(frozen=True)
 class Module:
-    """A source file: its path relative to the prefix, and where its content lies now."""
+    """A source file of a package.
+
+    :param path: relative to the prefix.
+    :param source: where its content lies now.
+    :param shipped: the ``.pyc`` that the package brings for it; used where Python itself would use it.
+    :param shipped_sha256: what the content of that file must hash to (hex).
+    :param time: modification time of the source in the package, seconds since 1970.
+    """
 
     path: str
     source: Path
+    shipped: Path | None = None
+    shipped_sha256: str = ""
+    time: int = 0
+
+
+class DamagedBytecodeError(Exception):
+    """A package's own bytecode is not what the package has; fetching it anew helps."""
 
 
 class Compiler:
@@ -71,6 +85,7 @@ class Compiler:
         :param package: hash of the package that the modules come from.
         :param fresh: compile again, whatever the cache holds.
         :raises BuildError: the interpreter does not run on this machine.
+        :raises DamagedBytecodeError: bytecode that a package brings was changed.
         """
         if not modules:
             return []
@@ -112,9 +127,11 @@ class Compiler:
         os.replace(whole, pack)
 
     def _job(self, modules: Sequence[Module], out: Path) -> list[int]:
-        files = [[str(module.source), f"{PREFIX}/{module.path}"] for module in modules]
+        files = [[str(m.source), f"{PREFIX}/{m.path}", str(m.shipped or ""), m.time, m.shipped_sha256] for m in modules]
         with self._worker() as worker:
             answer = worker.ask({"out": str(out), "files": files})
+        if isinstance(answer, dict) and "damaged" in answer:
+            raise DamagedBytecodeError(answer["damaged"])
         if isinstance(answer, dict):
             raise OSError(answer["errno"], os.strerror(answer["errno"]), answer["path"])
         if answer is not None:

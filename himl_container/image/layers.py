@@ -18,7 +18,7 @@ from typing import BinaryIO
 from himl_container.cache import Cache
 from himl_container.environment.model import Lock, LockedConda, LockedWheel, PipIndexes
 from himl_container.errors import ArtifactError, BuildError
-from himl_container.image.bytecode import Compiler, Module
+from himl_container.image.bytecode import Compiler, DamagedBytecodeError, Module
 from himl_container.image.interpreter import ensure_interpreter
 from himl_container.image.layout import StagedPackage, conda_meta, entries_of, stage
 from himl_container.image.model import PREFIX, Layer, LayerPlan
@@ -29,6 +29,8 @@ from himl_container.image.tar import ContentError, Entry, write_tar
 from himl_container.image.wheels import StagedWheel, WheelSource, stage_wheels
 from himl_container.progress import Reporter
 from himl_container.settings import Settings
+
+_DAMAGES = (ContentError, DamagedPackageCacheError, DamagedBytecodeError)
 
 _WRITERS = 2
 """Layers written at a time: hashing and writing leave the interpreter lock, more than two only compete for the disk."""
@@ -66,7 +68,7 @@ def build_layers(
         there = _found(plans, store)
         missing = [plan for plan in plans if plan.key not in there]
         layers = []
-        with _Work(lock, wheel_paths, indexes, cache, settings, reporter) as work:
+        with _Work(_Source(lock, wheel_paths, indexes), cache, settings, reporter) as work:
             pending = work.start(missing, store) if missing else {}
             for plan in plans:
                 layer = there.get(plan.key) or pending[plan.key].result()
@@ -81,6 +83,15 @@ def _found(plans: Iterable[LayerPlan], store: LayerStore) -> dict[str, Layer]:
 
 
 @dataclass(frozen=True)
+class _Source:
+    """What layers are made from; parameters as of :func:`build_layers`."""
+
+    lock: Lock
+    wheel_paths: Mapping[str, Path]
+    indexes: PipIndexes
+
+
+@dataclass(frozen=True)
 class _Staged:
     """What has been laid out, by the packages' names."""
 
@@ -91,18 +102,9 @@ class _Staged:
 class _Work:
     """Missing layers in the making: temporary folders, the compiler, and the threads that write."""
 
-    def __init__(
-        self,
-        lock: Lock,
-        wheel_paths: Mapping[str, Path],
-        indexes: PipIndexes,
-        cache: Cache,
-        settings: Settings,
-        reporter: Reporter,
-    ) -> None:
-        self.lock = lock
-        self.wheel_paths = wheel_paths
-        self.indexes = indexes
+    def __init__(self, source: _Source, cache: Cache, settings: Settings, reporter: Reporter) -> None:
+        self.lock = source.lock
+        self.source = source
         self.cache = cache
         self.settings = settings
         self.reporter = reporter
@@ -172,7 +174,7 @@ class _Work:
     def _stage_wheels(self, wheels: Sequence[LockedWheel], folder: Path, fresh: bool) -> Mapping[str, StagedWheel]:
         assert self.interpreter is not None
         folder.mkdir()
-        source = WheelSource(self.lock, self.interpreter, self.wheel_paths, self.cache, self.indexes)
+        source = WheelSource(self.lock, self.interpreter, self.source.wheel_paths, self.cache, self.source.indexes)
         with self.reporter.step("unpack", "wheels", total=len(wheels), unit="wheels") as task:
             staged = stage_wheels(wheels, folder, source, fresh=fresh)
             task.advance(len(wheels))
@@ -181,13 +183,13 @@ class _Work:
     def _make(self, plan: LayerPlan, staged: _Staged, store: LayerStore) -> Layer:
         try:
             return self._write(plan, staged, store, fresh=False)
-        except (ContentError, DamagedPackageCacheError) as error:
+        except _DAMAGES as error:
             self.reporter.warn(f"a package in a shared cache was changed ({error}); it is fetched again")
         with self.cache.new_folder() as folder:
             staged = self._stage(plan.conda, plan.wheels, folder, fresh=True)
             try:
                 return self._write(plan, staged, store, fresh=True)
-            except (ContentError, DamagedPackageCacheError) as error:
+            except _DAMAGES as error:
                 raise ArtifactError(f"the package is malformed: {error}", where=plan.name) from error
 
     def _write(self, plan: LayerPlan, staged: _Staged, store: LayerStore, *, fresh: bool) -> Layer:
@@ -211,7 +213,7 @@ class _Work:
         for wheel in plan.wheels:
             content = staged.wheels[wheel.name].entries
             entries += content
-            entries += self._compiled(wheel.sha256, content, fresh=fresh)
+            entries += self._compiled(wheel.sha256, content, Module, fresh=fresh)
         if not plan.conda and not plan.wheels:
             entries.append(Entry(f"{PREFIX[1:]}/conda-meta/history", data=history(self.lock)))
             if state(self.lock):
@@ -220,20 +222,24 @@ class _Work:
 
     def _conda_entries(self, staged: StagedPackage, without: frozenset[str], *, fresh: bool) -> list[Entry]:
         entries = entries_of(staged)
-        compiled = self._compiled(staged.package.sha256, entries, fresh=fresh) if needs_python(staged.package) else []
+        compiled = []
+        if needs_python(staged.package):
+            compiled = self._compiled(staged.package.sha256, entries, staged.module, fresh=fresh)
         if without:
             entries = [entry for entry in entries if entry.path[len(PREFIX) :] not in without]
             compiled = [entry for entry in compiled if _source(entry.path)[len(PREFIX) :] not in without]
         meta = conda_meta(staged, without=without, compiled=[entry.path[len(PREFIX) :] for entry in compiled])
         return [*entries, *compiled, meta]
 
-    def _compiled(self, package: str, entries: Iterable[Entry], *, fresh: bool) -> list[Entry]:
+    def _compiled(
+        self, package: str, entries: Iterable[Entry], module: Callable[[str, Path], Module], *, fresh: bool
+    ) -> list[Entry]:
         """Return the bytecode of what the interpreter may import: the modules below ``lib/pythonX.Y``."""
         if self.compiler is None:
             return []
         library = f"{PREFIX[1:]}/lib/python{'.'.join(self.lock.python_version.split('.')[:2])}/"
         modules = [
-            Module(entry.path[len(PREFIX) :], entry.source)
+            module(entry.path[len(PREFIX) :], entry.source)
             for entry in entries
             if entry.source is not None and entry.path.startswith(library) and entry.path.endswith(".py")
         ]

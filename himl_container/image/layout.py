@@ -16,6 +16,7 @@ from typing import Any
 from himl_container.environment.channels import Mirrors
 from himl_container.environment.model import LockedConda
 from himl_container.errors import ArtifactError, BuildError
+from himl_container.image.bytecode import Module
 from himl_container.image.model import PREFIX
 from himl_container.image.packages import DamagedPackageCacheError, install
 from himl_container.image.plan import python_of
@@ -43,10 +44,28 @@ class StagedPath:
 
 @dataclass(frozen=True)
 class StagedPackage:
-    """A package in a staging folder, sorted by path. ``.pyc`` files that belong to a source file are left out."""
+    """A package in a staging folder, sorted by path.
+
+    :param paths: all but the ``.pyc`` files that belong to a source file.
+    :param bytecode: those, by the path of their source.
+    :param extracted: where rattler keeps the package's own files, with the times that the package gives them.
+    """
 
     package: LockedConda
     paths: tuple[StagedPath, ...]
+    bytecode: Mapping[str, StagedPath]
+    extracted: Path
+
+    def module(self, path: str, source: Path) -> Module:
+        """Return a source file as the compiler takes it."""
+        shipped = self.bytecode.get(path)
+        if shipped is None or self.package.noarch or not shipped.sha256 or "prefix_placeholder" in shipped.facts:
+            return Module(path, source)
+        try:
+            time = int((self.extracted / path).stat().st_mtime)
+        except OSError as error:
+            raise DamagedPackageCacheError(f"{self.package.filename}: {error.strerror} ({path})") from error
+        return Module(path, source, shipped.source, shipped.sha256, time)
 
 
 def stage(
@@ -78,11 +97,13 @@ def _read(package: LockedConda, root: Path) -> StagedPackage:
     try:
         record = json.loads((root / "conda-meta" / name).read_bytes())
         facts = record["paths_data"]["paths"]
+        extracted = Path(record["extracted_package_dir"])
     except (OSError, ValueError, KeyError) as error:
         raise BuildError(f"rattler left no record of the package: {error}", where=package.filename) from error
     paths = {staged.path: staged for staged in (_staged(package, entry, root) for entry in facts)}
     kept = [path for path in sorted(paths) if not _is_bytecode(path, paths)]
-    return StagedPackage(package, tuple(paths[path] for path in kept))
+    bytecode = {_source(path): paths[path] for path in paths.keys() - set(kept)}
+    return StagedPackage(package, tuple(paths[path] for path in kept), bytecode, extracted)
 
 
 def _staged(package: LockedConda, facts: Mapping[str, Any], root: Path) -> StagedPath:
@@ -100,6 +121,12 @@ def _is_bytecode(path: str, present: Container[str]) -> bool:
     if not name.endswith(".pyc"):
         return False
     return folder.rpartition("/")[2] == "__pycache__" or path[:-1] in present
+
+
+def _source(path: str) -> str:
+    """Return the module of ``__pycache__/NAME.TAG.pyc``; for optimised code (``NAME.TAG.opt-1.pyc``) no real name."""
+    folder, _, name = path.rpartition("/")
+    return f"{folder.rpartition('/')[0]}/{name.removesuffix('.pyc').rpartition('.')[0]}.py"
 
 
 def entries_of(staged: StagedPackage, *, without: frozenset[str] = frozenset()) -> list[Entry]:

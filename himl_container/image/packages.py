@@ -6,6 +6,7 @@ wrong content under the right hash. So such archives are hashed here before ratt
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -152,17 +153,25 @@ def _local_path(url: str) -> Path | None:
 
 
 def _check_hash(package: LockedConda, path: Path) -> None:
-    total = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                total.update(block)
+        status = path.stat()
+        actual = _sha256(path, status.st_size, status.st_mtime_ns, status.st_ino)
     except OSError as error:
         raise _failed(
             package, redact(path.as_uri()), error.strerror or str(error), hint="Is the channel folder complete?"
         ) from error
-    if total.hexdigest() != package.sha256:
-        raise _mismatch(package, redact(path.as_uri()), package.sha256, total.hexdigest())
+    if actual != package.sha256:
+        raise _mismatch(package, redact(path.as_uri()), package.sha256, actual)
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256(path: Path, _size: int, _time: int, _inode: int) -> str:
+    """Return the hash (hex) of a file; once per process while the file stays the same one."""
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()
 
 
 def _record(package: LockedConda, url: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import io
 import marshal
@@ -16,7 +17,7 @@ import pytest
 from himl_container.cache import Cache
 from himl_container.errors import BuildError
 from himl_container.image import bytecode
-from himl_container.image.bytecode import Compiler, Module
+from himl_container.image.bytecode import Compiler, DamagedBytecodeError, Module
 from himl_container.image.tar import Entry, write_tar
 
 # Sources whose bytecode would differ from run to run without care, and every kind of constant.
@@ -163,6 +164,70 @@ def test_what_does_not_compile_is_left_alone(source: bytes, tmp_path: Path) -> N
         entries = compiler.compile("all", modules)
 
     assert [Path(entry.path).name.partition(".")[0] for entry in entries] == ["good"]
+
+
+def shipped(folder: Path, module: Module, *, time: int = 1000, mode: str = "TIMESTAMP") -> Module:
+    """The module with a ``.pyc`` as a package brings it: its code says so, whatever the source is."""
+    code = compile("FROM = 'the package'", "/build/place/x.py", "exec")
+    source = module.source.read_bytes()
+    header = importlib.util.MAGIC_NUMBER + (0).to_bytes(4, "little") + time.to_bytes(4, "little")
+    header += len(source).to_bytes(4, "little")
+    if mode != "TIMESTAMP":
+        flags = {"CHECKED_HASH": 3, "UNCHECKED_HASH": 1}[mode]
+        header = importlib.util.MAGIC_NUMBER + flags.to_bytes(4, "little") + importlib.util.source_hash(source)
+    data = header + marshal.dumps(code)
+    path = folder / "shipped.pyc"
+    path.write_bytes(data)
+    return Module(module.path, module.source, path, hashlib.sha256(data).hexdigest(), 1000)
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> Module:
+    (tmp_path / "a.py").write_text("FROM = 'the source'\n")
+    return Module("lib/a.py", tmp_path / "a.py")
+
+
+def value(module: Module, cache: Path) -> str:
+    """Compile one module, and return what it says of where it comes from."""
+    with Compiler(Path(sys.base_prefix), "p", cache=Cache(cache)) as compiler:
+        (data,) = compiled(compiler.compile("a", [module])).values()
+    assert data[4:16] == b"\1\0\0\0" + importlib.util.source_hash(module.source.read_bytes())
+    names: dict[str, str] = {}
+    exec(marshal.loads(data[16:]), names)
+    return names["FROM"]
+
+
+@pytest.mark.parametrize("mode", ["TIMESTAMP", "CHECKED_HASH", "UNCHECKED_HASH"])
+def test_bytecode_that_a_package_brings_is_taken_where_python_would_take_it(
+    module: Module, tmp_path: Path, mode: str
+) -> None:
+    brought = shipped(tmp_path, module, mode=mode)
+    assert value(brought, tmp_path / "cache") == "the package"
+
+    module.source.write_text("FROM = 'the source', longer\n".replace(", longer", "  # longer"))
+    assert value(brought, tmp_path / "cache 2") == "the source", "of another source"
+
+
+def test_bytecode_of_another_time_or_another_python_is_not_taken(module: Module, tmp_path: Path) -> None:
+    assert value(shipped(tmp_path, module, time=1001), tmp_path / "cache") == "the source"
+
+    brought = shipped(tmp_path, module)
+    assert brought.shipped is not None
+    for number, data in enumerate(
+        [b"", b"\0\0\r\n" + brought.shipped.read_bytes()[4:], brought.shipped.read_bytes()[:9]]
+    ):
+        brought.shipped.write_bytes(data)
+        other = Module(brought.path, brought.source, brought.shipped, hashlib.sha256(data).hexdigest(), 1000)
+        assert value(other, tmp_path / f"cache {number}") == "the source"
+
+
+def test_bytecode_that_was_changed_in_a_shared_cache(module: Module, tmp_path: Path) -> None:
+    brought = shipped(tmp_path, module)
+    assert brought.shipped is not None
+    brought.shipped.write_bytes(brought.shipped.read_bytes() + b"!")
+
+    with Compiler(Path(sys.base_prefix), "p", cache=Cache(tmp_path)) as compiler, pytest.raises(DamagedBytecodeError):
+        compiler.compile("a", [brought])
 
 
 def test_odd_file_names(tmp_path: Path) -> None:
