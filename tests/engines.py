@@ -28,7 +28,6 @@ from pathlib import Path
 KIT = Path(__file__).resolve().parent.parent / ".kit" / "engine26"
 SUITE = "trixie"
 PACKAGES = ("docker.io", "docker-cli", "docker-buildx", "containerd")
-DEFAULT_MIRROR = "http://deb.debian.org/debian"
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def mirror() -> str:
         found = re.search(r"^URIs:\s*(\S+/debian)/?\s*$", file.read_text(encoding="utf-8"), re.MULTILINE)
         if found:
             return found[1]
-    return DEFAULT_MIRROR
+    raise AssertionError("apt on this machine names no Debian mirror")
 
 
 def unpacked() -> Path:

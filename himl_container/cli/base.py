@@ -130,14 +130,12 @@ def _debian_base(
     include: tuple[str, ...],
     component: tuple[str, ...],
 ) -> Any:
-    from himl_container.image.base_create import DEFAULT_MIRROR, INCLUDED, DebianBase, default_security_mirror
+    from himl_container.image.base_create import INCLUDED, DebianBase
 
-    address = (mirror or DEFAULT_MIRROR).rstrip("/")
-    security = default_security_mirror(address) if security_mirror is None else security_mirror.rstrip("/")
     return DebianBase(
         suite=suite,
-        mirror=address,
-        security_mirror=security,
+        mirror=(mirror or "").rstrip("/"),
+        security_mirror=(security_mirror or "").rstrip("/"),
         include=tuple(sorted({*INCLUDED, *include})),
         components=component or ("main",),
         platform=platform,

@@ -27,8 +27,6 @@ from himl_container.image.model import EPOCH, ComposedImage, Layer
 from himl_container.image.reference import parse_reference
 from himl_container.progress import Reporter
 
-DEFAULT_MIRROR = "http://deb.debian.org/debian"
-DEFAULT_SECURITY_MIRROR = "http://deb.debian.org/debian-security"
 DEFAULT_SUITE = "bookworm"
 INCLUDED = ("ca-certificates",)
 """Packages beyond Debian's required ones and apt: scripts in the image use TLS."""
@@ -65,15 +63,15 @@ class DebianBase:
     """What a Debian base image is made from.
 
     :param suite: Debian's release name (``bookworm``).
-    :param mirror: URL of a Debian mirror (``http`` or ``https``).
-    :param security_mirror: URL of a mirror of Debian's security updates; empty for none.
+    :param mirror: URL of a Debian mirror (``http`` or ``https``); empty for Debian's own, with its security updates.
+    :param security_mirror: URL of a mirror of Debian's security updates, beside ``mirror``; empty for none.
     :param include: packages beyond the minimal system.
     :param components: archive areas (``main``).
     :param platform: Conda's name of the platform.
     """
 
     suite: str = DEFAULT_SUITE
-    mirror: str = DEFAULT_MIRROR
+    mirror: str = ""
     security_mirror: str = ""
     include: tuple[str, ...] = INCLUDED
     components: tuple[str, ...] = ("main",)
@@ -81,7 +79,9 @@ class DebianBase:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The lines of ``sources.list``."""
+        """The lines of ``sources.list``; none leaves them to mmdebstrap, which knows Debian's own servers."""
+        if not self.mirror:
+            return ()
         areas = " ".join(self.components)
         lines = [f"deb {self.mirror} {self.suite} {areas}"]
         if self.suite not in ("sid", "unstable"):
@@ -89,11 +89,6 @@ class DebianBase:
             if self.security_mirror:
                 lines.append(f"deb {self.security_mirror} {self.suite}-security {areas}")
         return tuple(lines)
-
-
-def default_security_mirror(mirror: str) -> str:
-    """Return the mirror of security updates that goes with a mirror: Debian's own for Debian's own, else none."""
-    return DEFAULT_SECURITY_MIRROR if mirror.rstrip("/") == DEFAULT_MIRROR else ""
 
 
 def check_base(base: DebianBase) -> None:
@@ -122,6 +117,10 @@ def check_base(base: DebianBase) -> None:
                 f"the mirror {redact(url)!r} has a user name or password in it, which would be stored in the image",
                 hint="Use a mirror that needs none, or serve it on this machine (http://localhost).",
             )
+    if base.security_mirror and not base.mirror:
+        raise InputError(
+            "a mirror of the security updates is named, but no mirror of Debian", hint="Name both, or neither."
+        )
 
 
 def create_base(tag: str, base: DebianBase, *, cache: Cache, reporter: Reporter) -> ComposedImage:

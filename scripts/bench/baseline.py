@@ -26,11 +26,11 @@ WORKDIR /code
 _INSTALL = '''\
 """Install a list of exact Conda packages, as a Conda client does, and leave no downloads in the image."""
 import asyncio, json, shutil, sys
-from rattler import PackageRecord, RepoDataRecord, install
+from rattler import BuildString, PackageRecord, RepoDataRecord, install
 
 def record(e):
     package = PackageRecord(
-        e["name"], e["version"], e["build"], e["build_number"], e["subdir"], depends=e["depends"],
+        e["name"], e["version"], BuildString(e["build"]), e["build_number"], e["subdir"], depends=e["depends"],
         noarch=e["noarch"] or None, sha256=bytes.fromhex(e["sha256"]), size=e["size"])
     return RepoDataRecord(package, e["url"].rsplit("/", 1)[1], e["url"], e["channel"])
 

@@ -15,7 +15,6 @@ import docker
 import kit
 import pytest
 from docker.errors import ImageNotFound
-
 from image_listing import listing
 
 pytestmark = pytest.mark.docker

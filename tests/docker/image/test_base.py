@@ -110,7 +110,7 @@ def test_a_base_can_be_looked_into(machine: Place, base_image: str) -> None:
 def test_the_same_packages_give_the_same_base(machine: Place, base_image: str, tmp_path: Path) -> None:
     """Made again, on another day; only what the mirror has published since may differ."""
     engine = machine.engine
-    made = create_base(machine.tag("again"), _kit_base(), cache=Cache(tmp_path / "cache"), reporter=REPORTER)
+    made = create_base(machine.tag("again"), DebianBase(), cache=Cache(tmp_path / "cache"), reporter=REPORTER)
     again = engine.load(made, REPORTER)
     kit = engine.inspect(base_image)
     assert kit is not None
@@ -122,12 +122,6 @@ def _packages(reference: str, machine: Place) -> object:
     contents = describe(pin_base(reference, engine=machine.engine), machine.engine)
     assert contents is not None
     return contents.packages
-
-
-def _kit_base() -> DebianBase:
-    from himl_container.image.base_create import DEFAULT_MIRROR, default_security_mirror
-
-    return DebianBase(security_mirror=default_security_mirror(DEFAULT_MIRROR))
 
 
 def test_load_names_what_it_brought(machine: Place, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from himl_container.environment.model import BasePin
 from himl_container.errors import BuildError, EngineError, InputError, RegistryError
 from himl_container.image.base import pin_base, resolve_base
 from himl_container.image.base_bump import bump, change_lines, difference
-from himl_container.image.base_create import DEFAULT_MIRROR, DebianBase, create_base, default_security_mirror
+from himl_container.image.base_create import DebianBase, check_base, create_base
 from himl_container.image.engine import ContainerResult, EngineInfo
 from himl_container.image.model import ImageInfo, SystemPlan
 from himl_container.image.system import ensure_system, system_tag
@@ -255,6 +255,11 @@ def test_a_mirror_that_fails(tmp_path: Path, mmdebstrap: Path) -> None:
     assert not (tmp_path / "c" / "blobs").exists()
 
 
-def test_security_updates_come_from_debian_unless_a_mirror_is_named() -> None:
-    assert default_security_mirror(DEFAULT_MIRROR + "/").endswith("/debian-security")
-    assert default_security_mirror("http://mirror.example/debian") == ""
+def test_without_a_mirror_the_sources_are_left_to_mmdebstrap() -> None:
+    assert DebianBase().sources == ()
+    assert len(DebianBase(mirror="http://mirror.example/debian").sources) == 2
+
+
+def test_a_security_mirror_alone_is_refused() -> None:
+    with pytest.raises(InputError, match="no mirror of Debian"):
+        check_base(DebianBase(security_mirror="http://mirror.example/security"))
