@@ -73,7 +73,7 @@ def ensure_image(
     reporter: Reporter,
     locked: bool = False,
     builder: Builder = "assemble",
-    connect_engine: Callable[[], Engine] = connect,
+    connect_engine: Callable[[Cache], Engine] = connect,
 ) -> BuiltImage:
     """Return the tested image of these settings, building what is missing.
 
@@ -87,7 +87,7 @@ def ensure_image(
     from himl_container.image.prepare import prepare
 
     cache = Cache(settings.cache_dir)
-    engine = connect_engine()
+    engine = connect_engine(cache)
     prepared = prepare(settings, engine=lambda: engine, reporter=reporter, locked=locked)
     tag = prepared.tag
     with cache.lock(f"build-{prepared.fingerprint[:32]}"):

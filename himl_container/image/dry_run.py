@@ -69,7 +69,7 @@ class BuildPlan:
 
 
 def describe_build(
-    settings: Settings, *, reporter: Reporter, locked: bool = False, connect_engine: Callable[[], Engine] = connect
+    settings: Settings, *, reporter: Reporter, locked: bool = False, connect_engine: Callable[[Cache], Engine] = connect
 ) -> BuildPlan:
     """Return what ``build`` would do. A stale lock is solved anew, but not written.
 
@@ -79,7 +79,7 @@ def describe_build(
     from himl_container.image.store import LayerStore
 
     cache = Cache(settings.cache_dir)
-    prepared = prepare(settings, engine=connect_engine, reporter=reporter, locked=locked, write=False)
+    prepared = prepare(settings, engine=lambda: connect_engine(cache), reporter=reporter, locked=locked, write=False)
     plan = plan_image(prepared, settings, cache=cache, reporter=reporter, fetch=False)
     store = LayerStore(cache)
     return BuildPlan(

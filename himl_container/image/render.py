@@ -14,7 +14,7 @@ from himl_container.settings import Settings
 
 
 def render_text(
-    settings: Settings, *, reporter: Reporter, locked: bool = False, connect_engine: Callable[[], Engine] = connect
+    settings: Settings, *, reporter: Reporter, locked: bool = False, connect_engine: Callable[[Cache], Engine] = connect
 ) -> str:
     """Return the Dockerfile, without making, downloading or writing anything.
 
@@ -28,7 +28,7 @@ def render_text(
     from himl_container.image.prepare import plan_image, prepare
 
     cache = Cache(settings.cache_dir)
-    prepared = prepare(settings, engine=connect_engine, reporter=reporter, locked=locked, write=False)
+    prepared = prepare(settings, engine=lambda: connect_engine(cache), reporter=reporter, locked=locked, write=False)
     plan = plan_image(prepared, settings, cache=cache, reporter=reporter, fetch=False)
     layers = _stored(plan.layers, cache)
     activation = known_activation(layers, cache=cache, plan=plan) if layers is not None else None
@@ -43,7 +43,7 @@ def render_context(
     *,
     reporter: Reporter,
     locked: bool = False,
-    connect_engine: Callable[[], Engine] = connect,
+    connect_engine: Callable[[Cache], Engine] = connect,
 ) -> ImagePlan:
     """Write the build context into ``folder`` and return the plan that it carries out.
 
@@ -58,7 +58,7 @@ def render_context(
 
     check_folder(folder.absolute())  # before minutes of work
     cache = Cache(settings.cache_dir)
-    engine = cast("Engine", _LateEngine(connect_engine))
+    engine = cast("Engine", _LateEngine(lambda: connect_engine(cache)))
     prepared = prepare(settings, engine=lambda: engine, reporter=reporter, locked=locked)
     plan = plan_image(prepared, settings, cache=cache, reporter=reporter)
     Assembly(plan, prepared, settings, engine=engine, cache=cache, reporter=reporter).render(folder)
