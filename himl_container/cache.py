@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +66,8 @@ class Cache:
     @contextlib.contextmanager
     def new_file(self) -> Iterator[Path]:
         """Yield the path of a new empty file below ``tmp``; it is removed at the end unless it was renamed away."""
+        import tempfile
+
         with self._storage():
             handle, name = tempfile.mkstemp(dir=self.folder("tmp"))
             os.close(handle)
@@ -80,6 +81,7 @@ class Cache:
     def new_folder(self) -> Iterator[Path]:
         """Yield a new empty folder below ``tmp``, removed at the end unless it was renamed away."""
         import shutil
+        import tempfile
 
         with self._storage():
             name = tempfile.mkdtemp(dir=self.folder("tmp"))

@@ -9,11 +9,12 @@ import click
 
 from himl_container.cli.options import environment_options, output_options
 from himl_container.cli.output import size
+from himl_container.image.lookup import find_image
 from himl_container.settings import Settings
 
 if TYPE_CHECKING:
     from himl_container.cli.output import Output
-    from himl_container.image.build import BuiltImage
+    from himl_container.image.lookup import BuiltImage
 
 
 @click.command()
@@ -33,8 +34,6 @@ def command(settings: Settings, output: Output, locked: bool, builder: str, dry_
 
     Nothing is done when an image of the same inputs is there already.
     """
-    from himl_container.image.build import ensure_image
-
     if dry_run:
         from himl_container.image.dry_run import describe_build
 
@@ -42,10 +41,16 @@ def command(settings: Settings, output: Output, locked: bool, builder: str, dry_
         output.result(plan.as_json(), plan.as_text())
         return
     start = time.monotonic()
-    image = ensure_image(
+    image = find_image(settings) or _build(settings, output, locked=locked, builder=builder)
+    output.result(_as_json(image), _as_text(image, time.monotonic() - start))
+
+
+def _build(settings: Settings, output: Output, *, locked: bool, builder: str) -> BuiltImage:
+    from himl_container.image.build import ensure_image
+
+    return ensure_image(
         settings, reporter=output.reporter, locked=locked, builder="docker" if builder == "docker" else "assemble"
     )
-    output.result(_as_json(image), _as_text(image, time.monotonic() - start))
 
 
 def _as_json(image: BuiltImage) -> dict[str, object]:

@@ -85,14 +85,18 @@ def _image(settings: Settings, output: Output, image: str | None, locked: bool) 
 
     if image:
         return ImageRef(image)
-    from himl_container.image.build import ensure_image
+    from himl_container.image.lookup import find_image
 
-    built = ensure_image(settings, reporter=output.reporter, locked=locked)
+    built = find_image(settings)
+    if built is None:
+        from himl_container.image.build import ensure_image
+
+        built = ensure_image(settings, reporter=output.reporter, locked=locked)
     return ImageRef(built.tag, built.id)
 
 
 def _image_in_words(settings: Settings) -> str:
-    from himl_container.image.build import find_image
+    from himl_container.image.lookup import find_image
 
     found = find_image(settings)
     return found.tag if found else "will be built first ('himl-container build --dry-run' shows how)"

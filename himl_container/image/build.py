@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +19,7 @@ from himl_container.environment.model import EnvironmentSpec
 from himl_container.errors import SmokeTestError
 from himl_container.image import fingerprint as fingerprints
 from himl_container.image.engine import Engine, connect
+from himl_container.image.lookup import BuiltImage, find_image
 from himl_container.image.model import ComposedImage, ImageInfo, ImagePlan, Layer
 from himl_container.progress import Reporter
 from himl_container.settings import Settings
@@ -29,42 +29,6 @@ if TYPE_CHECKING:
     from himl_container.image.smoke import SmokeReport
 
 Builder = Literal["assemble", "docker"]
-
-
-@dataclass(frozen=True)
-class BuiltImage:
-    """A tested image in the daemon.
-
-    :param tag: ``repository:tag``; the tag is the fingerprint's first 32 hex digits.
-    :param id: the daemon's id of the image.
-    :param built: whether this call made it, or found it.
-    :param layers: our own layers; empty where the image was found.
-    """
-
-    tag: str
-    id: str
-    fingerprint: str
-    built: bool
-    layers: tuple[Layer, ...] = ()
-    smoke: SmokeReport | None = None
-
-
-def find_image(settings: Settings) -> BuiltImage | None:
-    """Return the image of these settings when nothing has changed since it was built; one request, no heavy import.
-
-    None means "not known", never "does not exist": the long way decides.
-
-    :raises EngineError: the daemon does not answer.
-    """
-    from himl_container.image.fingerprint import tag_of
-    from himl_container.image.probe import image_exists
-
-    known = fingerprints.remembered(settings, Cache(settings.cache_dir))
-    if known is None:
-        return None
-    tag = tag_of(settings.image_name, known)
-    found = image_exists(tag)
-    return BuiltImage(tag, found.id, known, built=False) if found else None
 
 
 def ensure_image(

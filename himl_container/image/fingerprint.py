@@ -11,11 +11,14 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from himl_container import __version__
 from himl_container.cache import Cache
-from himl_container.image.model import SystemPlan
 from himl_container.settings import Settings
+
+if TYPE_CHECKING:
+    from himl_container.image.model import SystemPlan
 
 FORMAT = "himl-image-1"
 """Version of everything that decides an image's bytes besides its inputs: prefix, grouping, bytecode, configuration."""
