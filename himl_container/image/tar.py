@@ -21,7 +21,7 @@ Kind = Literal["file", "link", "folder"]
 
 _BLOCK = 512
 _RECORD = 20 * _BLOCK
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 _OCTAL_SIZE_LIMIT = 8**11
 _TYPES: dict[Kind, bytes] = {"file": b"0", "link": b"2", "folder": b"5"}
 

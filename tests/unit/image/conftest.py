@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from assembly import SAMPLES, Told, build, lock_of, locked, settings_of
 
 from himl_container.environment.model import Lock
 from himl_container.image.model import Layer
 from himl_container.settings import Settings
-from image.assembly import SAMPLES, Told, build, lock_of, locked, settings_of
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from assembly import GENERIC, SAMPLES, Told, build, lock_of, locked, members, settings_of
 from channel.samples import LONG_FOLDER, LONG_NAME
 
 from himl_container.cache import Cache
@@ -22,7 +23,6 @@ from himl_container.image.model import Layer
 from himl_container.image.plan import plan_layers
 from himl_container.image.store import LayerStore
 from himl_container.settings import Settings
-from image.assembly import GENERIC, SAMPLES, Told, build, lock_of, locked, members, settings_of
 
 Assembled = tuple[Lock, Settings, tuple[Layer, ...], list[str]]
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("package_caches")
 PROGRAM = """
 import sys
 from pathlib import Path
-from image.assembly import build, lock_of, locked, settings_of
+from assembly import build, lock_of, locked, settings_of
 channel, root, names = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split()
 print("begin", flush=True)
 for layer in build(lock_of(locked(channel, *names)), settings_of(channel, root)):
@@ -42,23 +42,31 @@ sys.stdout.flush()
 
 
 def start(
-    channel: Path, root: Path, names: Sequence[str], environ: Mapping[str, str] | None = None, umask: int = 0o022
+    channel: Path,
+    root: Path,
+    names: Sequence[str],
+    environ: Mapping[str, str] | None = None,
+    *,
+    umask: int = 0o022,
+    new_group: bool = False,
 ) -> subprocess.Popen[str]:
     root.mkdir(parents=True, exist_ok=True)
-    paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2]), str(Path(__file__).parents[3] / "scripts")]
+    paths = [str(Path(__file__).parents[2]), str(Path(__file__).parents[3] / "scripts")]
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, channel, root, " ".join(names)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(environ or {})},
         stdout=subprocess.PIPE,
         text=True,
+        stderr=subprocess.DEVNULL if new_group else None,
         umask=umask,
+        start_new_session=new_group,
         cwd=root,
     )
 
 
 def digests(process: subprocess.Popen[str]) -> dict[str, str]:
     out, _ = process.communicate(timeout=300)
-    assert process.returncode in (0, -signal.SIGABRT), out  # rattler may abort while the interpreter ends
+    assert process.returncode == 0, out
     assert "himl sha256:" in out
     return dict(line.split(" ") for line in out.splitlines() if "sha256:" in line)
 
@@ -245,6 +253,23 @@ def test_a_build_that_is_killed_twice_is_made_up_for(assembled: Assembled, chann
     again = build(assembled[0], settings_of(channel, tmp_path))
 
     assert [layer.digest for layer in again] == [layer.digest for layer in assembled[2]]
+
+
+@pytest.mark.parametrize("moment", ["conda", "blobs/sha256"])
+def test_ctrl_c_ends_a_build_and_leaves_nothing_half_made(channel: Path, tmp_path: Path, moment: str) -> None:
+    cache = tmp_path / "cache"
+    process = start(channel, tmp_path, SAMPLES, new_group=True)
+    deadline = time.monotonic() + 120
+    while not _reached(cache, moment) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everyone in the foreground
+
+    out, _ = process.communicate(timeout=30)
+
+    assert "himl sha256:" not in out, "the signal came in time"
+    assert process.returncode != 0
+    assert not list((cache / "tmp").iterdir())
+    assert not LayerStore(Cache(cache)).verify()
 
 
 def _reached(cache: Path, moment: str) -> bool:

@@ -7,15 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from assembly import FORGE, Told, build, lock_of, locked, make_channel, members, settings_of
 from channel.package import Entry, Package
+from fault_server import served
 
 from himl_container.cache import Cache
 from himl_container.environment.model import Lock, LockedConda
 from himl_container.errors import ArtifactError, BuildError, HimlError
 from himl_container.image.clobber import excluded_paths
 from himl_container.image.interpreter import ensure_interpreter, python_closure
-from image.assembly import FORGE, Told, build, lock_of, locked, make_channel, members, settings_of
-from image.web import served
 
 
 @pytest.fixture(autouse=True)

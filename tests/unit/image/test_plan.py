@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 
+from assembly import lock_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from himl_container.environment.model import Lock, LockedConda, LockedWheel
 from himl_container.image.plan import BIG, dependency_name, history, plan_layers
-from image.assembly import lock_of
 
 FORGE = "https://conda.anaconda.org/conda-forge"
 
@@ -49,7 +49,7 @@ def test_what_is_big_or_private_stands_alone_and_what_changes_often_lies_above()
     assert names[:3] == ["conda:python", "conda:mkl", "conda:numpy"]
     assert names[-2:] == ["wheel:mine", "himl"]
     kinds = [name.rstrip("0123456789") for name in names[3:-2]]
-    assert list(dict.fromkeys(kinds)) == ["conda:bin-", "pip:torch", "pip:bin-"]
+    assert list(dict.fromkeys(kinds)) == ["pip:torch", "conda:bin-", "pip:bin-"]
     assert kinds.count("conda:bin-") == 12
     assert kinds.count("pip:bin-") == 4
 

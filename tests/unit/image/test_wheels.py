@@ -11,6 +11,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from assembly import Member, Told, build, lock_of, locked, make_wheel, members, record_hash, settings_of
+from fault_server import served
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,8 +22,6 @@ from himl_container.image.layers import build_layers
 from himl_container.image.plan import plan_layers
 from himl_container.image.wheel_checks import check_tags, is_inside
 from himl_container.settings import Settings
-from image.assembly import Member, Told, build, lock_of, locked, make_wheel, members, record_hash, settings_of
-from image.web import served
 
 pytestmark = pytest.mark.usefixtures("package_caches")
 
