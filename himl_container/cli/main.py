@@ -6,12 +6,14 @@ SDK. So the one-line help of each command stands here.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -80,7 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     A command may return an exit code; None is 0.
     """
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+    code = run(list(sys.argv[1:] if arguments is None else arguments))
+    if arguments is None and "rattler" in sys.modules:
+        _leave(code)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -93,6 +98,14 @@ def run(arguments: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever happens ends as a message and a code
         return _end(error, context)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process without taking the interpreter down: a thread of rattler that still runs would abort it (-6)."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _end(error: BaseException, context: click.Context | None) -> int:
