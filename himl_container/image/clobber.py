@@ -118,7 +118,7 @@ def _refuse_link_scripts(lock: Lock, known: Mapping[str, Paths], settings: Setti
             f"the package has a script that would run when it is installed ({script}); layers are laid out without "
             "running anything",
             where=package.filename,
-            hint=f"If the environment works without it, say so in the settings: skip_post_link = [{names}]",
+            hint=f"If the environment works without it, say so in the settings: skip-post-link = [{names}]",
         )
 
 

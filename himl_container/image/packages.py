@@ -37,7 +37,7 @@ _STATUS = re.compile(r"HTTP status \w+ error \((\d{3})")
 _DISK = re.compile(r"os error (13|28|30|122)\)")
 
 _RELOCK = "Run 'himl-container lock --upgrade NAME' when the channel replaced the package on purpose."
-_OFFLINE = "Without internet, let 'channel_mirrors' in the settings name a channel folder or an internal mirror."
+_OFFLINE = "Without internet, let 'channel-mirrors' in the settings name a channel folder or an internal mirror."
 _LOGIN = "Give rattler the credentials: a file named by RATTLER_AUTH_FILE, the system's keyring, or netrc."
 
 

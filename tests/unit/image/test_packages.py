@@ -115,7 +115,7 @@ def test_a_server_that_does_not_answer(small: tuple[Path, Lock], tmp_path: Path)
 
     assert isinstance(error, ArtifactError)
     assert "cannot be reached" in error.what
-    assert "channel_mirrors" in error.hint
+    assert "channel-mirrors" in error.hint
 
 
 def test_credentials_of_a_mirror_are_used_and_never_shown(small: tuple[Path, Lock], tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_no_layer_is_made_of_a_package_with_a_post_link_script(channel: Path, tm
 
     assert isinstance(error, BuildError)
     assert error.where == "post-link-1.0-0.conda"
-    assert 'skip_post_link = ["post-link"]' in error.hint
+    assert 'skip-post-link = ["post-link"]' in error.hint
     # and the same when its paths are known already
     assert str(fails(lock, channel, tmp_path)) == str(error)
 
