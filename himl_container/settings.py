@@ -18,6 +18,8 @@ from himl_container.find import find_upwards
 
 DEFAULT_BASE_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04"
 LOCK_FILE_NAME = "pylock.himl.toml"
+CONTEXT_MARKER = "himl-context.json"
+"""Its presence says that a folder is a build context that we wrote, and may write again."""
 ENVIRONMENT_FILE_NAME = "environment.yml"
 
 

@@ -16,9 +16,7 @@ from himl_container.image import templates
 from himl_container.image.dockerfile import layer_file
 from himl_container.image.model import PREFIX, Layer
 from himl_container.progress import Reporter
-
-MARKER = "himl-context.json"
-"""Its presence says that a folder was written here and may be written again."""
+from himl_container.settings import CONTEXT_MARKER
 
 _DOCKERIGNORE = "# The Dockerfile reads nothing else.\n*\n!layers/*.tar\n"
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks of another file, copied when one of them is written
@@ -78,7 +76,7 @@ def check_folder(folder: Path) -> None:
         raise InputError("the output is a file, not a folder", where=str(folder)) from None
     except OSError as error:
         raise _cannot_write(folder, error) from error
-    if names and MARKER not in names:
+    if names and CONTEXT_MARKER not in names:
         raise InputError(
             "the folder holds files that are not from himl-container, which writing would remove",
             where=str(folder),
@@ -98,7 +96,7 @@ def _texts(dockerfile: str, layers: Sequence[Layer], lock: Path | None, tag: str
         ".dockerignore": _DOCKERIGNORE,
         "layers.sha256": "".join(f"{layer.digest.partition(':')[2]}  {file}\n" for file, layer in files),
         "README.md": templates.render(values, name="context-readme.md.j2"),
-        MARKER: json.dumps({"format": 1, "tag": tag, "layers": contents}, indent=1) + "\n",
+        CONTEXT_MARKER: json.dumps({"format": 1, "tag": tag, "layers": contents}, indent=1) + "\n",
     }
 
 

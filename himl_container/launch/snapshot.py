@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from himl_container.errors import InputError
+from himl_container.settings import CONTEXT_MARKER
 
 IGNORE_FILES = (".amlignore", ".gitignore")
 DEFAULT_PATTERNS = (".ipynb_checkpoints", "azureml-logs", ".azureml", ".git", "outputs", "azureml-setup", "docs")
@@ -30,6 +31,7 @@ MAX_BYTES = 300 << 20
 MAX_FILES = 2000
 NO_FILE_LIMIT = "AML_SNAPSHOT_NO_FILE_LIMIT"
 EARLIER_RUNS = "earlier runs"
+RENDERED = "written by 'himl-container render'"
 NEVER = "not part of any snapshot"
 _SHOWN = 5
 
@@ -85,6 +87,8 @@ class Snapshot:
 
 def scan(root: Path, *, skip: Sequence[Path] = ()) -> Snapshot:
     """Look at a source folder and decide what belongs to its snapshot; reads no file but the ignore file.
+
+    A build context that ``render`` wrote is left out like earlier runs: it holds the whole environment.
 
     :param skip: files and folders that are left out whatever the rules say (earlier runs).
     :raises InputError: the folder does not exist, or something in it cannot be part of a snapshot.
@@ -220,6 +224,8 @@ class _Walk:
         # back by a "!" line, the folder need not be walked; it may hold a million files.
         rule = "" if self.rules.negates else self.rules.rule(path + "/")
         rule = EARLIER_RUNS if real in self.skip else rule
+        if os.path.exists(os.path.join(entry.path, CONTEXT_MARKER)):  # noqa: PTH110, PTH118 - a walk over many folders
+            rule = RENDERED
         if rule:
             self.ignored.append(Ignored(path + "/", rule))
         elif real in parents:

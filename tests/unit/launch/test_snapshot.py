@@ -150,3 +150,13 @@ def test_the_executable_bit_is_kept(tmp_path: Path) -> None:
     write(tmp_path, "a.sh", "b.sh")
     (tmp_path / "a.sh").chmod(0o700)
     assert [file.executable for file in scan(tmp_path).files] == [True, False]
+
+
+def test_a_rendered_build_context_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "train.py").touch()
+    (tmp_path / "himl-context" / "layers").mkdir(parents=True)
+    (tmp_path / "himl-context" / "himl-context.json").touch()
+    (tmp_path / "himl-context" / "layers" / "000-conda-python.tar").touch()
+    snapshot = scan(tmp_path)
+    assert [file.path for file in snapshot.files] == ["train.py"]
+    assert [item.path for item in snapshot.ignored] == ["himl-context/"]
