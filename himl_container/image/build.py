@@ -90,7 +90,8 @@ def _build(
         except SmokeTestError as error:
             failed = f"{plan.repository}:failed-{plan.fingerprint[:24]}"
             engine.tag(candidate, failed)
-            error.hint = f"The image is kept as {failed}: docker run --rm -it {failed} bash"
+            kept = f"The image is kept as {failed}: docker run --rm -it {failed} bash"
+            error.hint = "\n".join(filter(None, (error.hint, kept)))
             raise
         engine.tag(candidate, plan.tag)
     finally:

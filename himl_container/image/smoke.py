@@ -16,12 +16,14 @@ from himl_container.errors import EngineError, SmokeTestError
 from himl_container.image import smoke_container
 from himl_container.image.engine import ContainerResult, Engine
 from himl_container.image.libraries import needs_from_base
+from himl_container.image.smoke_memory import Import, memory_of
 from himl_container.image.smoke_verdict import Expected, SmokeCheck, SmokeReport, judge, no_answer
 from himl_container.progress import Reporter
 from himl_container.settings import Settings
 
 __all__ = ["SmokeCheck", "SmokeReport", "smoke_test"]
 
+_DECLARED, _NAMED = "declared", "named"  # kinds of imports: a package's modules, a module that the settings name
 _PATIENCE = 120.0  # seconds for one import
 _COMMAND_PATIENCE = 1800.0  # seconds for one command of the user
 _MPI = {"openmpi", "mpich", "mpi4py", "intel-mpi", "impi_rt"}
@@ -51,19 +53,27 @@ def smoke_test(
         raise EngineError("the image that was to be tested is not in the daemon", where=image)
     question = _question(lock, settings)
     memo = ("memo", "smoke", f"{_key(info.id, question, lock, settings)}.json")
-    known = cache.read_json(*memo)
-    if isinstance(known, dict):
-        return replace(_remembered(known, info.id), remembered=True)
+    earlier = cache.read_json(*memo)
+    if isinstance(earlier, dict):
+        return replace(_remembered(earlier, info.id), remembered=True)
     began = time.monotonic()
     with reporter.step("test", image) as task:
         task.note("imports, requirements, libraries")
         question["libraries"] = needs_from_base(info.diff_ids, cache)
-        timeout = 2 * _PATIENCE + _COMMAND_PATIENCE * len(settings.test) + _PATIENCE * (1 + len(question["pip"]))
-        found = smoke_container.ask(info.id, question, engine, timeout=timeout)
-        checks = (
-            no_answer(found, timeout) if isinstance(found, ContainerResult) else judge(found, _expected(lock, settings))
-        )
+        memory = memory_of(info, lock, settings, cache)
+        known = memory.known(_imports(question))
+        expected = _expected(lock, settings)
+        found, checks = _ask(info.id, question, known, expected, engine)
+        if known and any(not check.ok and check.name.startswith("import ") for check in checks):
+            # The verdict on an import is that of a test of all of them; the user's commands have had their turn.
+            commands = {"commands": found["commands"]}
+            found, checks = _ask(info.id, {**question, "test": []}, set(), replace(expected, test=()), engine)
+            known = set()
+            if found:
+                found |= commands
+                checks = judge(found, expected)
         report = SmokeReport(info.id, checks, time.monotonic() - began)
+        memory.keep(_succeeded(found, known, settings), found.get("uses"))
         if not report.ok:
             raise _failure(report, image)
     for check in report.checks:
@@ -71,6 +81,34 @@ def smoke_test(
             reporter.warn(f"{check.name} fails, as the settings allow: {check.detail}")
     cache.write_json(report.as_json(), *memo)
     return report
+
+
+def _ask(
+    image_id: str, question: dict[str, Any], known: set[Import], expected: Expected, engine: Engine
+) -> tuple[dict[str, Any], tuple[SmokeCheck, ...]]:
+    """Return what was found in the image, and the checks; nothing was found where the interpreter did not answer."""
+    names = {kind: sorted(name for of, name in known if of == kind) for kind in (_DECLARED, _NAMED)}
+    asked = {**question, "known": names[_DECLARED], "known_imports": names[_NAMED]}
+    timeout = 2 * _PATIENCE + _COMMAND_PATIENCE * len(question["test"]) + _PATIENCE * (1 + len(question["pip"]))
+    found = smoke_container.ask(image_id, asked, engine, timeout=timeout)
+    if isinstance(found, ContainerResult):
+        return {}, no_answer(found, timeout)
+    return found, judge(found, expected)
+
+
+def _imports(question: dict[str, Any]) -> set[Import]:
+    declared = {(_DECLARED, name) for name in (*question["pip"], *question["conda"])}
+    return declared | {(_NAMED, module) for module in question["imports"]}
+
+
+def _succeeded(found: dict[str, Any], known: set[Import], settings: Settings) -> set[Import]:
+    """Return the imports that were tried and succeeded, among others and without a word."""
+    if not found:
+        return set()
+    fine = {module for module, one in found["imports"].items() if one["ok"] and not one["detail"]}
+    groups: dict[Import, list[str]] = {(_NAMED, module): [module] for module in settings.test_imports}
+    groups.update({(_DECLARED, name): modules for name, modules in found["declared"].items() if modules})
+    return {one for one, modules in groups.items() if one not in known and fine.issuperset(modules)}
 
 
 def _question(lock: Lock, settings: Settings) -> dict[str, Any]:
@@ -83,6 +121,8 @@ def _question(lock: Lock, settings: Settings) -> dict[str, Any]:
         "pip": sorted(pip),
         "conda": {name: records for name, records in conda.items() if records},
         "imports": list(settings.test_imports),
+        "known": [],
+        "known_imports": [],
         "test": list(settings.test),
         "mpi": bool(_MPI & (set(conda) | pip)),
         "cuda": bool(settings.cuda),

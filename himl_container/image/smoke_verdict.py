@@ -21,6 +21,7 @@ class SmokeCheck:
     :param detail: why it failed, or what is worth knowing although it passed; may have several lines.
     :param seconds: what it took inside the container, where that is known.
     :param allowed: it failed, and the settings allow it to.
+    :param remembered: an import that was not tried, as it succeeded before with the same inputs.
     """
 
     name: str
@@ -28,6 +29,7 @@ class SmokeCheck:
     detail: str = ""
     seconds: float = 0.0
     allowed: bool = False
+    remembered: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,26 @@ class SmokeReport:
         return tuple(check for check in self.checks if not check.ok and not check.allowed)
 
     @property
+    def imports(self) -> tuple[int, int]:
+        """How many imports were tried, and how many are remembered from images that were the same for them."""
+        found = [check.remembered for check in self.checks if check.name.startswith("import ")]
+        return found.count(False), found.count(True)
+
+    @property
     def ok(self) -> bool:
         """Whether the image may get its tag."""
         return not self.failed
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain values."""
-        return {**asdict(self), "ok": self.ok}
+        tried, remembered = self.imports
+        return {**asdict(self), "ok": self.ok, "imports": {"tried": tried, "remembered": remembered}}
 
     def as_text(self) -> str:
         """Return the report for people, a line or more for each check."""
-        return "\n".join(_line(check) for check in self.checks)
+        tried, remembered = self.imports
+        counts = f"{tried} imports were tried, {remembered} are remembered"
+        return "\n".join([*map(_line, self.checks), counts])
 
 
 def _line(check: SmokeCheck) -> str:
@@ -151,16 +162,20 @@ def _imports(found: Mapping[str, Any], expected: Expected) -> Iterator[SmokeChec
     groups = {name: modules for name, modules in found["declared"].items() if modules}
     covered = {module for modules in groups.values() for module in modules}
     groups.update({name: [name] for name in expected.imports if name not in covered and name not in groups})
+    kept = dict.fromkeys(found["remembered"], _KEPT)
     for name, modules in groups.items():
-        results = [(module, found["imports"].get(module) or _UNTRIED) for module in modules]
+        results = [(module, found["imports"].get(module) or kept.get(module) or _UNTRIED) for module in modules]
         details = [f"{module}: {one['detail']}" if one["detail"] else "" for module, one in results]
         yield SmokeCheck(
             f"import {name}",
             all(one["ok"] for _, one in results),
             "\n".join(filter(None, details)),
             sum(one["seconds"] for _, one in results),
+            remembered=all(one is _KEPT for _, one in results),
         )
 
+
+_KEPT: Mapping[str, Any] = {"ok": True, "seconds": 0.0, "detail": ""}
 
 _UNTRIED: Mapping[str, Any] = {"ok": False, "seconds": 0.0, "detail": "could not be tried"}
 

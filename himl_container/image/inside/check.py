@@ -23,7 +23,12 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
     began = time.time()
     found = installed.distributions(folders)
     declared = installed.declared_modules(request["pip"], request["conda"], found, prefix)
-    names = sorted({name for modules in declared.values() for name in modules or ()} | set(request["imports"]))
+    wanted = {one: declared[one] or () for one in declared}
+    names = sorted(
+        {module for one, modules in wanted.items() if one not in request["known"] for module in modules}
+        | {module for module in request["imports"] if module not in request["known_imports"]}
+    )
+    remembered = {module for modules in wanted.values() for module in modules} | set(request["imports"])
     importer = trials.Importer(names, patience)  # works while we go on
     tops = sorted({top for one in found for top in one["modules"]})
     result: dict[str, Any] = {
@@ -33,6 +38,7 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
         "distributions": [{key: one[key] for key in ("name", "version", "requires")} for one in found],
         "modules": len(tops),
         "declared": declared,
+        "remembered": sorted(remembered - set(names)),
         "not_found": [top for top in tops if not _findable(top)],
         "seconds": {"modules": time.time() - began},
     }
@@ -44,6 +50,7 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
     if request["cuda"]:
         result["cuda"] = loader.cuda(prefix, folders)
     result["imports"] = trials.import_all(names, importer)
+    result["uses"] = importer.uses
     shell = ["/bin/sh", "-c"]
     result["commands"] = [trials.run([*shell, command], request["command_patience"]) for command in request["test"]]
     return result

@@ -17,11 +17,41 @@ if TYPE_CHECKING:
 
 _LAST = 4000  # characters of a failure's output that anyone reads
 
-# Imports module after module, and says on a pipe what it begins and how it ended.
+# Imports module after module, and says on a pipe what it begins and how it ended; at the end also which files below the
+# prefix were used besides Python's own: opened, loaded, started. "?" stands for what cannot be seen (a shell, a fork).
 _IMPORTER = """
 import os, sys, time, importlib, traceback
 sys.path = [entry for entry in sys.path if entry]
 say = os.fdopen(int(sys.argv[1]), "w")
+inside, seen = sys.prefix + "/", set()
+def use(path):
+    path = os.fsdecode(path)
+    if path.startswith(inside) and not path.startswith(inside + "lib/python"):
+        seen.update((path, os.path.realpath(path)))
+def start(program):
+    program = os.fsdecode(program)
+    if os.path.basename(program) in ("sh", "bash", "dash", "env"):
+        seen.add("?")
+    folders = [""] if "/" in program else os.get_exec_path()
+    for path in (os.path.join(folder, program) for folder in folders):
+        if os.path.exists(path):
+            return use(path)
+def watch(event, args):
+    try:
+        if event in ("open", "os.listdir", "os.scandir", "ctypes.dlopen") and isinstance(args[0], (str, bytes)):
+            use(args[0])
+        elif event == "subprocess.Popen":
+            start(args[0])
+        elif event in ("os.posix_spawn", "os.exec"):
+            start(args[0])
+        elif event in ("os.system", "os.fork", "os.forkpty"):
+            seen.add("?")
+    except Exception:
+        seen.add("?")
+if hasattr(sys, "addaudithook"):
+    sys.addaudithook(watch)
+else:
+    seen.add("?")
 for name in sys.argv[2:]:
     say.write("begin 0 " + name + "\\n"); say.flush()
     began = time.time()
@@ -32,6 +62,12 @@ for name in sys.argv[2:]:
         how = "failed"
         traceback.print_exc()
     say.write("%s %.3f %s\\n" % (how, time.time() - began, name)); say.flush()
+with open("/proc/self/maps", errors="surrogateescape") as maps:
+    for line in maps:
+        use(line[73:].strip())
+for path in seen:
+    say.write("used 0 %s\\n" % (path if path.isprintable() else "?"))
+say.write("end 0 -\\n"); say.flush()
 os._exit(0)
 """
 
@@ -45,6 +81,7 @@ class Importer:
     def __init__(self, names: list[str], patience: float) -> None:
         self.patience = patience
         self.output = ""
+        self.uses: list[str] | None = None  # what results() heard of; None before, and from a process that crashed
         self._late = False
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by results()
         self._pipe, theirs = os.pipe()
@@ -58,7 +95,14 @@ class Importer:
         """Return how each import ended; those that a crash or the end of patience kept from it are not there."""
         found: dict[str, dict[str, Any]] = {}
         current = ""
+        used: list[str] = []
         for how, seconds, name in self._said():
+            if how == "used":
+                used.append(name)
+                continue
+            if how == "end":
+                self.uses = used
+                continue
             current = name if how == "begin" else ""
             if how != "begin":
                 found[name] = {"ok": how == "ok", "seconds": float(seconds), "detail": ""}

@@ -157,6 +157,7 @@ def found_in_image(**changes: Any) -> dict[str, Any]:
         "modules": 1,
         "declared": {"a": ["a"], "zlib": []},
         "not_found": [],
+        "remembered": [],
         "imports": {"a": {"ok": True, "seconds": 0.1, "detail": ""}},
         "libraries": {"missing": {}, "imports": {}},
         "commands": [],

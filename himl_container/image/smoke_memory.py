@@ -1,0 +1,178 @@
+"""Which imports need not be tried again: those that succeeded before with the same inputs.
+
+What an import can depend on is more than what its package declares: a module uses others where it finds them, and
+another package's program or library. So the inputs of every import are
+
+- all that Python is made of: each Conda package that needs Python, all that these depend on, and every wheel;
+- each other package that puts files among Python's, or that disagrees with another package about a file;
+- the names of the other packages' programs and libraries, so that one that comes or goes is noticed;
+- what the import was seen to use of the other packages (:mod:`himl_container.image.inside.trials`), with what these
+  depend on;
+- the base image's pin, the layers that are not the environment's, and the image's variables;
+- the layers' format and the sources of the test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+from himl_container.cache import Cache
+from himl_container.environment.model import Lock, LockedConda
+from himl_container.image import smoke_container
+from himl_container.image.clobber import Paths, excluded_paths, package_paths
+from himl_container.image.model import PREFIX, ImageInfo, LayerPlan
+from himl_container.image.plan import FORMAT, dependency_name, needs_python, plan_layers
+from himl_container.image.store import LayerStore
+from himl_container.progress import SilentReporter
+from himl_container.settings import Settings
+
+Import = tuple[str, str]
+"""A kind of import (a declared package's modules, or a module that the settings name) and its name."""
+
+_FORMAT = 1
+_PROGRAMS = ("bin/", "sbin/", "libexec/")
+
+
+class Memory:
+    """The successful imports of images like this one.
+
+    :param key: sha256 (hex) of the inputs that all imports share; empty means that nothing can be remembered.
+    :param others: digest of each package that is not among these, with what it depends on.
+    :param owners: the package of each path (relative to the prefix).
+    """
+
+    def __init__(self, cache: Cache, key: str, others: Mapping[str, str], owners: Mapping[str, str]) -> None:
+        self._cache = cache
+        self._key = key
+        self._others = others
+        self._owners = owners
+
+    def known(self, imports: Iterable[Import]) -> set[Import]:
+        """Return those of the imports that succeeded before with the inputs that they have now."""
+        return {one for one in imports if self._key and self._holds(self._cache.read_json(*self._place(one)))}
+
+    def keep(self, imports: Iterable[Import], uses: Iterable[str] | None) -> None:
+        """Remember that these imports succeeded.
+
+        :param uses: files of the environment that were used; None where that could not be seen, so that nothing is
+            remembered.
+        """
+        if not self._key or uses is None:
+            return
+        owners = {self._owners.get(path.removeprefix(PREFIX + "/")) for path in uses}
+        if None in owners:  # a shell, or a list of what is installed: it may depend on everything
+            return
+        used = {name: digest for name, digest in self._others.items() if name in owners}
+        for one in imports:
+            self._cache.write_json({"uses": used}, *self._place(one))
+
+    def _place(self, one: Import) -> tuple[str, ...]:
+        return ("memo", "imports", f"{_digest([self._key, *one])}.json")
+
+    def _holds(self, value: Any) -> bool:
+        uses = value.get("uses") if isinstance(value, dict) else None
+        return isinstance(uses, dict) and all(self._others.get(name) == digest for name, digest in uses.items())
+
+
+def memory_of(info: ImageInfo, lock: Lock, settings: Settings, cache: Cache) -> Memory:
+    """Return what is remembered for an image.
+
+    :param info: of the image; it counts as a whole where its layers are not those of the lock in the cache's store.
+    """
+    try:
+        paths = package_paths(lock, cache=_Kept(cache.root), settings=settings, reporter=SilentReporter())
+    except _UnknownError:
+        return Memory(cache, "", {}, {})
+    contested = _contested(lock, paths)
+    shared = _of_python(lock, paths, contested)
+    others = {package.name: digest for package, digest in _with_dependencies(lock) if package.name not in shared}
+    owners = {path: package.name for package in lock.conda for path in paths[package.name]}
+    names = [path for path, name in owners.items() if name in others and _is_code(path)]
+    content = [
+        [_FORMAT, FORMAT],
+        smoke_container.sources(),
+        sorted(package.sha256 for package in lock.conda if package.name in shared),
+        sorted(wheel.sha256 for wheel in lock.wheels),
+        sorted(names),
+        astuple(lock.base),
+        _foreign(info, plan_layers(lock, excluded=_excluded(lock, settings, cache) if contested else {}), cache),
+        sorted(info.config.get("Env") or ()),  # type: ignore[call-overload]  # a list of texts (Engine API)
+    ]
+    return Memory(cache, _digest(content), others, owners)
+
+
+def _contested(lock: Lock, paths: Mapping[str, Paths]) -> set[str]:
+    """Return the names of the packages that have other contents for a path than another package."""
+    first: dict[str, str] = {}
+    found = set()
+    for package in lock.conda:
+        for path, content in paths[package.name].items():
+            other = first.setdefault(path, package.name)
+            if paths[other][path] != content:
+                found |= {package.name, other}
+    return found
+
+
+def _excluded(lock: Lock, settings: Settings, cache: Cache) -> dict[str, tuple[str, ...]]:
+    return excluded_paths(lock, cache=cache, settings=settings, reporter=SilentReporter(), fetch=False)
+
+
+def _of_python(lock: Lock, paths: Mapping[str, Paths], contested: set[str]) -> set[str]:
+    """Return the names of the packages that any import may depend on."""
+    by_name = {package.name: package for package in lock.conda}
+    roots = {package.name for package in lock.conda if needs_python(package)}
+    roots |= {name for name in by_name if any(path.startswith("lib/python") for path in paths[name])} | contested
+    return {name for root in roots for name in _closure(root, by_name)}
+
+
+def _closure(root: str, by_name: Mapping[str, LockedConda]) -> set[str]:
+    """Return the names of a package and all that it depends on."""
+    found, waiting = {root}, [root]
+    while waiting:
+        names = {dependency_name(text) for text in by_name[waiting.pop()].depends}
+        new = (names & by_name.keys()) - found  # virtual packages (__glibc) are in no lock
+        found |= new
+        waiting += new
+    return found
+
+
+def _with_dependencies(lock: Lock) -> Iterator[tuple[LockedConda, str]]:
+    by_name = {package.name: package for package in lock.conda}
+    for package in lock.conda:
+        yield package, _digest(sorted(by_name[name].sha256 for name in _closure(package.name, by_name)))
+
+
+def _foreign(info: ImageInfo, plans: tuple[LayerPlan, ...], cache: Cache) -> list[str]:
+    """Return the diff ids of the layers below the environment.
+
+    All of the image's diff ids where its environment is not, layer by layer, what the lock says.
+    """
+    found = [LayerStore(cache).get(plan.key, plan.name) for plan in plans]
+    ours = tuple(layer.digest for layer in found if layer is not None)
+    if len(ours) < len(plans) or info.diff_ids[-len(ours) :] != ours:
+        return ["whole", *info.diff_ids]
+    return list(info.diff_ids[: -len(ours)])
+
+
+def _is_code(path: str) -> bool:
+    return path.startswith(_PROGRAMS) or ".so" in path.rpartition("/")[2]
+
+
+class _UnknownError(Exception):
+    """A package's paths are not in the cache."""
+
+
+class _Kept(Cache):
+    """A cache that only tells what it has, so that nothing is fetched for a test."""
+
+    def folder(self, *parts: str) -> Path:
+        raise _UnknownError
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
