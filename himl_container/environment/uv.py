@@ -156,7 +156,10 @@ def unreachable(errors: str) -> ArtifactError | None:
         "Request failed",
         "Network connectivity is disabled",
     )
-    if not any(marker in errors for marker in markers) or "No solution found" in errors.partition("hint:")[0]:
+    unsolvable = "No solution found" in errors.partition("hint:")[0]
+    # Behind an index that wants another login, any package may be: that it "was not found" proves nothing.
+    hidden = "lack of valid authentication" in errors and "was not found" in errors
+    if not hidden and (unsolvable or not any(marker in errors for marker in markers)):
         return None
     refused = "401" in errors or "403" in errors or "nauthorized" in errors or "Forbidden" in errors
     hint = (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,6 +71,8 @@ def _lay_out(packages: Sequence[LockedConda], target: Path, cache: Cache, mirror
         new = install(packages, folder, prefix=str(target), mirrors=mirrors, reporter=reporter)
         if not _usable(new):
             raise BuildError("the environment's Python package has no bin/python that can be executed")
+        # rattler writes there the addresses that it asked, which may carry the login of a mirror; nothing reads it.
+        shutil.rmtree(new / "conda-meta", ignore_errors=True)
         if target.exists():
             target.rename(folder / "damaged")
         new.rename(target)
