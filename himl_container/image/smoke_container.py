@@ -20,12 +20,13 @@ from himl_container.image.model import PREFIX
 _PACKAGE = "himl_container.image"
 # In the order in which they import one another.
 _MODULES = ("elf", "inside.installed", "inside.trials", "inside.loader", "inside.check")
+_ELF = f"{_PACKAGE}.elf"  # only where the libraries of the image are not known
 _PACKAGES = ("himl_container", "himl_container.image", "himl_container.image.inside")
 
 # Makes modules of the sources, as if the package were installed there; then asks, and answers behind the mark.
 _START = """
-import base64, json, sys, types, zlib
-asked = json.loads(zlib.decompress(base64.b64decode(sys.argv[1])).decode())
+import binascii, json, os, sys, types, zlib
+asked = json.loads(zlib.decompress(binascii.a2b_base64(sys.argv[1])).decode())
 for name, source in asked["sources"]:
     module = sys.modules[name] = types.ModuleType(name)
     if source is None:
@@ -38,6 +39,7 @@ for name, source in asked["sources"]:
 answer = json.dumps(sys.modules["himl_container.image.inside.check"].check(asked))
 sys.stdout.write("\\n" + asked["mark"] + answer + "\\n")
 sys.stdout.flush()
+os._exit(0)
 """
 _MAX_ARGUMENT = 130_000  # Linux: MAX_ARG_STRLEN is 131,072 bytes
 
@@ -51,7 +53,8 @@ def ask(image: str, question: dict[str, Any], engine: Engine, *, timeout: float)
     :raises BuildError: the question is too long to be asked.
     """
     mark = f"himl-{secrets.token_hex(16)}:"
-    content = {**question, "mark": mark, "sources": sources(), "prefix": PREFIX}
+    needed = [one for one in sources() if one[0] != _ELF or question["libraries"] is None]
+    content = {**question, "mark": mark, "sources": needed, "prefix": PREFIX}
     argument = base64.b64encode(zlib.compress(json.dumps(content).encode(), 6)).decode()
     if len(argument) > _MAX_ARGUMENT:
         raise BuildError(

@@ -29,7 +29,7 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
         | {module for module in request["imports"] if module not in request["known_imports"]}
     )
     remembered = {module for modules in wanted.values() for module in modules} | set(request["imports"])
-    importer = trials.Importer(names, patience)  # works while we go on
+    importer = trials.Importer(names, patience) if names else None  # works while we go on
     tops = sorted({top for one in found for top in one["modules"]})
     result: dict[str, Any] = {
         "markers": markers(),
@@ -49,8 +49,8 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
         result["mpi"] = loader.mpi(tops, patience)
     if request["cuda"]:
         result["cuda"] = loader.cuda(prefix, folders)
-    result["imports"] = trials.import_all(names, importer)
-    result["uses"] = importer.uses
+    result["imports"] = trials.import_all(names, importer) if importer else {}
+    result["uses"] = importer.uses if importer else None
     shell = ["/bin/sh", "-c"]
     result["commands"] = [trials.run([*shell, command], request["command_patience"]) for command in request["test"]]
     return result

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _JUNK = {"test", "tests", "testing", "doc", "docs", "example", "examples", "benchmark", "benchmarks", "scripts"}
+_SITE = re.compile(r'"(?:[^"]*/)?site-packages/([^"]+)"')
 _EXTRA_ONLY = re.compile(r";\s*extra\s*==\s*['\"][^'\"]*['\"]\s*$")
 
 
@@ -119,8 +120,8 @@ def declared_modules(
         for record in records:
             text = read(os.path.join(prefix, "conda-meta", record + ".json"))
             there = there or bool(text)
-            inside = re.findall(r'"(?:[^"]*/)?site-packages/([^"]+)"', text)
-            known = sorted({path.split("/")[0] for path in inside} & set(by_folder))
+            inside = _SITE.findall(text) if "site-packages/" in text else []
+            known = sorted({path.split("/", 1)[0] for path in inside} & by_folder.keys())
             own = [by_folder[folder]["modules"] for folder in known] or [modules_of(inside)]
             modules = modules or [module for one in own for module in _names(one)]
         found[name] = modules if there else None

@@ -4,19 +4,18 @@
 # ruff: noqa: PTH110, PTH114, PTH115, PTH118, PTH207
 from __future__ import annotations
 
-import glob
-import mmap
 import os
 import re
 import sys
 from typing import TYPE_CHECKING
 
-from himl_container.image import elf
 from himl_container.image.inside import installed, trials
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
+
+    from himl_container.image import elf
 
 
 def missing_in_base(libraries: Iterable[str]) -> list[str]:
@@ -51,6 +50,10 @@ def unresolved(
 
 
 def _read_all(prefix: str) -> dict[str, list[str]]:
+    import mmap
+
+    from himl_container.image import elf  # sent only where it is needed
+
     files: dict[str, elf.Elf] = {}
     links = {}
     for folder, _, names in os.walk(prefix):
@@ -72,6 +75,8 @@ def _read_all(prefix: str) -> dict[str, list[str]]:
 
 def cuda(prefix: str, folders: Iterable[str]) -> dict[str, Any]:
     """Return where the CUDA runtime lies, and as ``torch`` which CUDA version torch was built for (None: without)."""
+    import glob
+
     places = [prefix + "/lib", "/usr/local/cuda*/lib64", "/usr/local/cuda*/targets/*/lib"]
     places += [folder + "/nvidia/*/lib" for folder in folders]
     runtime = [path for place in places for path in sorted(glob.glob(place + "/libcudart.so*"))]

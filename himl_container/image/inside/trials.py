@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from typing import TYPE_CHECKING
 
@@ -83,6 +81,9 @@ class Importer:
         self.output = ""
         self.uses: list[str] | None = None  # what results() heard of; None before, and from a process that crashed
         self._late = False
+        import subprocess  # here and below: slow to import, and often there is nothing to start
+        import tempfile
+
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by results()
         self._pipe, theirs = os.pipe()
         command = [sys.executable, "-c", _IMPORTER, str(theirs), *names]
@@ -174,6 +175,8 @@ def _alone(name: str, patience: float) -> dict[str, Any]:
 
 def run(command: list[str], patience: float) -> dict[str, Any]:
     """Run a command to its end; its output is cut to what anyone reads. Exit code 124 means that it took too long."""
+    import subprocess
+
     began = time.time()
     try:
         done = subprocess.run(
