@@ -1,7 +1,7 @@
 """A second, current Docker engine beside the machine's own: Debian 13's packages, unpacked, never installed.
 
 ``current_engine(containerd_store=...)`` starts containerd and dockerd with folders, socket and process ids of their own
-and without any network bridge, so that they share nothing with the engine that is already running but the kernel and
+and a network of their own, so that they share nothing with the engine that is already running but the kernel and
 ``runc``. Leaving the context ends both and removes everything that they made.
 """
 
@@ -131,7 +131,7 @@ def current_engine(*, containerd_store: bool) -> Iterator[CurrentEngine]:
         _start(stack, folder, "containerd", [str(root / "usr/bin/containerd"), *_containerd_options(folder)], environ)
         _wait_for_socket(folder / "c.sock", folder / "containerd.log")
         options = _dockerd_options(folder, containerd_store=containerd_store)
-        # A network namespace of its own: a dockerd with "--bridge none" removes the bridge of the one that is running.
+        # A network namespace of its own, or it would take the bridge of the engine that is already running.
         command = ["unshare", "--net", "--", str(root / "usr/sbin/dockerd"), *options]
         process = _start(stack, folder, "dockerd", command, environ)
         engine = CurrentEngine(folder / "d.sock", process.pid, folder)
@@ -159,7 +159,7 @@ def _dockerd_options(folder: Path, *, containerd_store: bool) -> list[str]:
         *("--config-file", str(config), "--containerd", str(folder / "c.sock")),
         *("--data-root", str(folder / "data"), "--exec-root", str(folder / "exec")),
         *("--pidfile", str(folder / "d.pid"), "--host", f"unix://{folder}/d.sock", "--group", "0"),
-        *("--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"),
+        *("--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"),
         "--userland-proxy=false",
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+from collections.abc import Mapping
 from typing import IO, Any, NamedTuple, cast
 
 import docker
@@ -19,9 +20,12 @@ class Item(NamedTuple):
     content: str
 
 
-def listing(image: str) -> dict[str, Item]:
-    """Return every path of an image. Files that Docker itself puts into each container are left out."""
-    client = docker.from_env(timeout=300)
+def listing(image: str, environ: Mapping[str, str] | None = None) -> dict[str, Item]:
+    """Return every path of an image. Files that Docker itself puts into each container are left out.
+
+    :param environ: the variables that choose the daemon.
+    """
+    client = docker.from_env(timeout=300, environment=dict(environ) if environ else None)
     container = client.containers.create(image, command=["true"])
     try:
         stream = _Stream(container.export(chunk_size=1 << 20))
@@ -38,7 +42,8 @@ _DOCKERS_OWN = {".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/m
 def _item(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Item:
     file = archive.extractfile(member) if member.isreg() else None
     content = hashlib.sha256(file.read()).hexdigest() if file else ""
-    return Item(member.type, member.mode, (member.uid, member.gid), member.linkname, content)
+    # Older engines write the kind of the file into the mode too.
+    return Item(member.type, member.mode & 0o7777, (member.uid, member.gid), member.linkname, content)
 
 
 class _Stream:

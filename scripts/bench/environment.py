@@ -142,7 +142,7 @@ def _python_package(name: str, size: int, *, modules: int, noarch: bool) -> Pack
     module = name.replace("-", "_")
     root = f"site-packages/{module}" if noarch else f"lib/python{PYTHON}/site-packages/{module}"
     imports = "".join(f"from {module} import m{index:03}\n" for index in range(modules))
-    entries = _module(f"{root}/__init__.py", imports.encode(), compiled=not noarch)
+    entries = [*_module(f"{root}/__init__.py", imports.encode(), compiled=not noarch)]
     for index in range(modules):
         entries += _module(f"{root}/m{index:03}.py", _source(name, index), compiled=not noarch)
     if size:
@@ -163,7 +163,7 @@ def _python_package(name: str, size: int, *, modules: int, noarch: bool) -> Pack
 
 
 @functools.cache  # the channel's writer asks for each package once per subdir
-def _module(path: str, source: bytes, *, compiled: bool) -> list[Entry]:
+def _module(path: str, source: bytes, *, compiled: bool) -> tuple[Entry, ...]:
     entries = [Entry(path, source)]
     if compiled:
         folder, _, name = path.rpartition("/")
@@ -172,7 +172,7 @@ def _module(path: str, source: bytes, *, compiled: bool) -> list[Entry]:
         data = importlib.util.MAGIC_NUMBER + bytes(4) + times + marshal.dumps(code)
         tag = sys.implementation.cache_tag
         entries.append(Entry(f"{folder}/__pycache__/{name.removesuffix('.py')}.{tag}.pyc", data))
-    return entries
+    return tuple(entries)
 
 
 def _source(name: str, index: int) -> bytes:
