@@ -78,7 +78,7 @@ class YamlFile:
         if is_null(node):
             return
         if not isinstance(node, yaml.MappingNode):
-            raise self.error(node, f"{what} is {kind(node)}, not a mapping")
+            raise self.error(node, f"{what} is {kind(node)}, not a mapping", "Write each entry as 'name: value'.")
         seen: dict[str, int] = {}
         for key, value in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
@@ -100,7 +100,7 @@ class YamlFile:
         import yaml
 
         if not isinstance(node, yaml.ScalarNode):
-            raise self.error(node, f"{what} is {kind(node)}, not a string")
+            raise self.error(node, f"{what} is {kind(node)}, not a string", "Write one word or quoted text there.")
         if node.tag != _STRING and not (numbers and node.tag.rsplit(":", 1)[-1] in ("int", "float")):
             hint = f'YAML reads {node.value!r} so. Put it in quotes: "{node.value}".' if node.value else ""
             raise self.error(node, f"{what} is {kind(node)}, not a string", hint)
@@ -138,6 +138,9 @@ class YamlFile:
             raise self.error(node, f"the file has more than {_MOST_ENTRIES} entries")
 
 
+_SYNTAX = "Look at this line and the one above: brackets, quotes, colons, and spaces (never tabs) in front."
+
+
 def read_yaml(path: Path, *, platform: str, hint: str = "") -> YamlFile:
     """Return a file's nodes.
 
@@ -151,13 +154,16 @@ def read_yaml(path: Path, *, platform: str, hint: str = "") -> YamlFile:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise InputError(f"is not YAML: {error.problem or error.context}", where=where) from error
+        raise InputError(f"is not YAML: {error.problem or error.context}", where=where, hint=_SYNTAX) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         character = f"U+{ord(error.character):04X}" if isinstance(error.character, str) else repr(error.character)
-        raise InputError(f"is not YAML: the character {character} is not allowed", where=f"{path}:{line}") from error
+        what = f"is not YAML: the character {character} is not allowed"
+        raise InputError(
+            what, where=f"{path}:{line}", hint="Is it a text file in UTF-8? Remove the character."
+        ) from error
     except RecursionError as error:
-        raise InputError("is nested too deeply", where=str(path)) from error
+        raise InputError("is nested too deeply", where=str(path), hint="An environment needs three levels.") from error
     if root is None or is_null(root):
         raise InputError("is empty", where=str(path), hint="A minimal one has 'channels:' and 'dependencies:'.")
     if not isinstance(root, yaml.MappingNode):

@@ -10,6 +10,7 @@ The image gets its tag last, so that a tag always names a whole and tested image
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -51,9 +52,10 @@ def ensure_image(
     from himl_container.image.prepare import prepare
 
     cache = Cache(settings.cache_dir)
-    engine = connect_engine(cache)
-    prepared = prepare(settings, engine=lambda: engine, reporter=reporter, locked=locked)
-    tag = prepared.tag
+    # Not before the files are read: what is wrong with them is told first, also where no daemon runs.
+    connected = functools.cache(lambda: connect_engine(cache))
+    prepared = prepare(settings, engine=connected, reporter=reporter, locked=locked)
+    engine, tag = connected(), prepared.tag
     with cache.lock(f"build-{prepared.fingerprint[:32]}"):
         existing = engine.inspect(tag)
         if existing is not None:
