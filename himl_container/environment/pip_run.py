@@ -30,7 +30,11 @@ _MANYLINUX = (17, 28, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40)
 
 _FAILED_BUILD = re.compile(r"Failed to (?:download and )?build `([A-Za-z0-9._-]+)\s*(?:==|@)")
 _WANTED_WHEEL = re.compile(r"Wheels are required for `([A-Za-z0-9._-]+)`")
-_NOISE = ("The requested Python version", "A managed Python download is available")
+_NOISE = (
+    "The requested Python version",
+    "A managed Python download is available",
+    "Requirements file `constraints.txt` does not contain any dependencies",
+)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from himl_container.environment.conda_names import normalised
 from himl_container.environment.model import LockedWheel
 from himl_container.environment.pip_result import BuiltWheel, Sdist, locked_wheels
 from himl_container.environment.pip_run import PipRequest, Resolution, origins, resolve
+from himl_container.environment.wheel import check_tags
 from himl_container.errors import InputError, UnsolvableError
 from himl_container.progress import Reporter
 
@@ -36,7 +37,8 @@ def solve_pip(request: PipRequest, *, build: Build, cache: Cache, reporter: Repo
 
     :raises UnsolvableError: no set of packages fits; the error carries the solver's reason.
     :raises ArtifactError: an index cannot be read.
-    :raises InputError: a private wheel is also a Conda package, or a requirement is a repository.
+    :raises InputError: a private wheel is for another platform or Python, or is also a Conda package; or a requirement
+        is a repository.
     :raises BuildError: a source distribution cannot be built.
     """
     if not request.spec.pip and not request.spec.wheels:
@@ -131,6 +133,8 @@ def _mentions(text: str, name: str) -> bool:
 
 def _check_private(request: PipRequest) -> None:
     for wheel in request.spec.wheels:
+        # uv takes a file that is named outright whatever its platform is.
+        check_tags(wheel.filename, request.python_version, request.platform, request.glibc, where=str(wheel.path))
         if wheel.name in request.provided:
             raise InputError(
                 f"{wheel.name} is a private wheel and also a Conda package ({request.provided[wheel.name]})",

@@ -33,8 +33,11 @@ def new_lock(
 
     def pin(reference: str) -> BasePin:
         from himl_container.image.base import pin_base
+        from himl_container.image.reference import parse_reference
 
-        return pin_base(reference, engine=engine())
+        digest = parse_reference(reference).digest
+        # A digest in the name is the pin; a machine without a daemon can lock then.
+        return BasePin(reference, digest=digest) if digest else pin_base(reference, engine=engine())
 
     return make_lock(
         spec,
