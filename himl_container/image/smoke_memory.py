@@ -19,7 +19,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
 
 from himl_container.cache import Cache
 from himl_container.environment.model import Lock, LockedConda
@@ -35,6 +34,7 @@ Import = tuple[str, str]
 """A kind of import (a declared package's modules, or a module that the settings name) and its name."""
 
 _FORMAT = 1
+_VARIANTS = 8  # successes that are kept of one import, for going back and forth between versions of what it used
 _PROGRAMS = ("bin/", "sbin/", "libexec/")
 
 
@@ -54,7 +54,7 @@ class Memory:
 
     def known(self, imports: Iterable[Import]) -> set[Import]:
         """Return those of the imports that succeeded before with the inputs that they have now."""
-        return {one for one in imports if self._key and self._holds(self._cache.read_json(*self._place(one)))}
+        return {one for one in imports if self._key and any(map(self._holds, self._read(one)))}
 
     def keep(self, imports: Iterable[Import], uses: Iterable[str] | None) -> None:
         """Remember that these imports succeeded.
@@ -69,14 +69,19 @@ class Memory:
             return
         used = {name: digest for name, digest in self._others.items() if name in owners}
         for one in imports:
-            self._cache.write_json({"uses": used}, *self._place(one))
+            earlier = [uses for uses in self._read(one) if uses != used]
+            self._cache.write_json([used, *earlier[: _VARIANTS - 1]], *self._place(one))
 
     def _place(self, one: Import) -> tuple[str, ...]:
         return ("memo", "imports", f"{_digest([self._key, *one])}.json")
 
-    def _holds(self, value: Any) -> bool:
-        uses = value.get("uses") if isinstance(value, dict) else None
-        return isinstance(uses, dict) and all(self._others.get(name) == digest for name, digest in uses.items())
+    def _read(self, one: Import) -> list[dict[str, str]]:
+        """Return what an import used of the other packages, each time that it succeeded with different ones."""
+        value = self._cache.read_json(*self._place(one))
+        return [uses for uses in value if isinstance(uses, dict)] if isinstance(value, list) else []
+
+    def _holds(self, uses: Mapping[str, str]) -> bool:
+        return all(self._others.get(name) == digest for name, digest in uses.items())
 
 
 def memory_of(info: ImageInfo, lock: Lock, settings: Settings, cache: Cache) -> Memory:

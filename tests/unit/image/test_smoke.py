@@ -17,7 +17,7 @@ from himl_container.image.engine import ContainerResult
 from himl_container.image.inside import installed, trials
 from himl_container.image.model import PREFIX, ImageInfo
 from himl_container.image.requirements import unsatisfied
-from himl_container.image.smoke_verdict import Expected, judge, no_answer
+from himl_container.image.smoke_verdict import Expected, SmokeReport, judge, no_answer
 from himl_container.progress import SilentReporter
 from himl_container.settings import Settings
 from image import plans
@@ -118,6 +118,45 @@ def test_imports_have_a_name_for_every_way_of_failing(tmp_path: Path, monkeypatc
     assert "before it in one process" in found["jealous"]["detail"]
     late = trials.import_all(["sleeper"], trials.Importer(["sleeper"], 0.5))
     assert "took longer" in late["sleeper"]["detail"]
+
+
+def test_what_imports_used_below_the_prefix_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"share/read": "x", "bin/tool": "#!/bin/sh\n", "share/untouched": "x"}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "bin/tool").chmod(0o755)
+    modules = {
+        "plain": f"import sys; sys.prefix = {str(tmp_path)!r}",
+        "opener": f"open({str(tmp_path / 'share/read')!r})",
+        "starter": "import subprocess; subprocess.call(['tool'])",
+        "sheller": "import os; os.system('true')",
+        "crasher": "import os; os.abort()",
+    }
+    for name, text in modules.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    # The prefix of the interpreter under test is this folder from its start on.
+    (tmp_path / "sitecustomize.py").write_text(modules["plain"])
+
+    def uses(*names: str) -> list[str] | None:
+        importer = trials.Importer(list(names), 30)
+        importer.results()
+        return None if importer.uses is None else [one.removeprefix(f"{tmp_path}/") for one in importer.uses]
+
+    own = {f"{name}.py" for name in modules}  # read as source here, and below lib/python in an image
+
+    def besides(*names: str) -> set[str]:
+        found = uses(*names)
+        assert found is not None
+        return {one for one in found if one not in own and "__pycache__" not in one and one != str(tmp_path)}
+
+    assert besides("plain") == set()
+    assert besides("opener", "plain") == {"share/read"}
+    assert besides("starter") == {"bin/tool"}
+    assert "?" in besides("sheller")
+    assert uses("opener", "crasher") is None
 
 
 def test_commands_end_in_time_and_say_what_they_said() -> None:
@@ -222,6 +261,16 @@ def test_commands_and_named_imports_are_checks_of_their_own() -> None:
     )
     expected = replace(EXPECTED, imports=("x.y", "a"), test=("true", "exit 3"))
     assert failures(found, expected) == {"import x.y": "x.y: no", "command: exit 3": "exit code 3\nwhy"}
+
+
+def test_remembered_imports_pass_and_are_counted() -> None:
+    found = found_in_image(declared={"a": ["a"], "b": ["b", "c"]}, remembered=["b", "c"])
+    report = SmokeReport("sha256:1", judge(found, EXPECTED))
+    assert report.ok
+    assert report.imports == (1, 1)
+    assert report.as_json()["imports"] == {"tried": 1, "remembered": 1}
+    assert report.as_text().endswith("1 imports were tried, 1 are remembered")
+    assert failures({**found, "remembered": ["b"]}) == {"import b": "c: could not be tried"}
 
 
 def test_an_allowed_failure_is_said_but_does_not_count() -> None:
