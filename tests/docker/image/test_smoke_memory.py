@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import kit
 import pytest
 from assembly import locked
 from channel.package import Entry, Package, write_channel
@@ -39,6 +40,11 @@ Test = Callable[..., SmokeReport]
 
 def package(name: str, path: str, text: str, *, mode: int = 0o644) -> Package:
     return Package(name, "1.0", [Entry(path, text.encode(), mode)], noarch="generic")
+
+
+@pytest.fixture
+def cache_dir(warm_cache_dir: Path) -> Path:
+    return warm_cache_dir
 
 
 @pytest.fixture
@@ -96,3 +102,13 @@ def test_only_what_a_change_can_break_is_imported_again(tested: Test) -> None:
     with pytest.raises(SmokeTestError, match="failed its tests: import starter\n"):
         tested(program="bad")
     assert tested(unrelated="again").imports == (0, 3)
+
+
+def test_a_build_that_fails_its_test_says_how_to_accept_it_and_where_the_image_is(
+    run_cli: kit.Cli, project: kit.ProjectFolder, image_name: str
+) -> None:
+    project.environment("python =3.11", "tinylib")
+    done = run_cli("build", environ={"HIML_CONTAINER_TEST": "exit 3"}, expect=None)
+    assert done.returncode != 0
+    assert 'test-allow = ["command: exit 3"]' in done.stderr
+    assert f"docker run --rm -it {image_name}:failed-" in done.stderr
