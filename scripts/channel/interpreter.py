@@ -8,6 +8,7 @@ runs on the C library that it was made on, or a later one.
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 import shutil
@@ -34,6 +35,9 @@ _MODULES_LEFT_OUT = re.compile(r"(_tkinter|nis|ossaudiodev|_?xx\w*|_test\w*|_cty
 _SYSTEM_LIBRARY = re.compile(r"(ld-linux.*|libc|libm|libdl|libpthread|librt|libutil|libresolv|libnss_.*|libnsl)\.so")
 
 
+_COMPILER = Path(__file__).parents[2] / "himl_container" / "image" / "_compile_worker.py"
+
+
 def python_packages() -> list[Package]:
     """Return ``python`` and ``python_abi`` for the interpreter that runs this.
 
@@ -45,6 +49,7 @@ def python_packages() -> list[Package]:
         root = Path(folder)
         _copy_tree(root)
         _bundle_libraries(root)
+        _compile(root)
         entries = list(_entries(root))
     python = Package(
         "python",
@@ -103,6 +108,29 @@ def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     target.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
+
+
+def _compile(root: Path) -> None:
+    """Add bytecode, as Conda's own package of Python has it. By the product's compiler, which gives the same bytes."""
+    sources = sorted((root / "lib").rglob("*.py"))
+    files = [[str(path), path.relative_to(root).as_posix(), "", 0, ""] for path in sources]
+    out = root / "bytecode"
+    done = subprocess.run(
+        [sys.executable, "-s", "-S", _COMPILER],
+        input=json.dumps({"out": str(out), "files": files}).encode() + b"\n",
+        env={"PYTHONHASHSEED": "0"},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    tag, sizes = (json.loads(line) for line in done.stdout.splitlines())
+    with out.open("rb") as file:
+        for source, size in zip(sources, sizes, strict=True):
+            if size >= 0:
+                target = source.parent / "__pycache__" / f"{source.stem}.{tag}.pyc"
+                target.parent.mkdir(exist_ok=True)
+                target.write_bytes(file.read(size))
+                target.chmod(0o644)
+    out.unlink()
 
 
 def _bundle_libraries(root: Path) -> None:
