@@ -112,7 +112,8 @@ def _copy(source: Path, target: Path) -> None:
 
 def _compile(root: Path) -> None:
     """Add bytecode, as Conda's own package of Python has it. By the product's compiler, which gives the same bytes."""
-    sources = sorted((root / "lib").rglob("*.py"))
+    # Not of what is changed when it is installed: the prefix is put into it.
+    sources = [path for path in sorted((root / "lib").rglob("*.py")) if not path.name.startswith("_sysconfigdata")]
     files = [[str(path), path.relative_to(root).as_posix(), "", 0, ""] for path in sources]
     out = root / "bytecode"
     done = subprocess.run(
