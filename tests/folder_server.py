@@ -6,6 +6,7 @@ import base64
 import contextlib
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +19,7 @@ class FolderServer:
 
     :param login: ``user:password`` that each request must bring; empty for none.
     :param cut: ends of paths of which half is sent, and then the connection closed.
+    :param hold: keep every request waiting for as long as this is set.
     :param seen: the path and the Authorization header of each request.
     """
 
@@ -26,6 +28,7 @@ class FolderServer:
     cut: tuple[str, ...] = ()
     seen: list[tuple[str, str]] = field(default_factory=list)
     port: int = 0
+    hold: bool = False
 
     def url(self, path: str = "", *, login: str = "", host: str = "127.0.0.1") -> str:
         """Return an address on this server; the login is put in as it is."""
@@ -62,6 +65,8 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     def _allowed(self) -> bool:
         header = self.headers.get("Authorization", "")
         self.state.seen.append((self.path, header))
+        while self.state.hold:
+            time.sleep(0.02)
         if not self.state.login or header == basic(self.state.login):
             return True
         self.send_response(401)

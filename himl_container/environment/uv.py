@@ -9,6 +9,7 @@ people's locks differ and is left out.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -161,7 +162,7 @@ def unreachable(errors: str) -> ArtifactError | None:
     hidden = "lack of valid authentication" in errors and "was not found" in errors
     if not hidden and (unsolvable or not any(marker in errors for marker in markers)):
         return None
-    refused = "401" in errors or "403" in errors or "nauthorized" in errors or "Forbidden" in errors
+    refused = re.search(r"\b40[13]\b|[Uu]nauthorized|Forbidden", errors)
     hint = (
         "Give the index's user and password in a netrc, a keyring, or the variables UV_INDEX_*."
         if refused

@@ -152,16 +152,18 @@ def _explained(text: str, wheels: Sequence[LockedWheel]) -> Exception:
         return StorageError("cannot write a wheel: the disk is full", hint="UV_CACHE_DIR says where uv keeps wheels.")
     named = [wheel for wheel in wheels if wheel.filename in text or f"`{wheel.name} @" in text]
     where = named[0].filename if named else ", ".join(wheel.filename for wheel in wheels[:3])
-    if "401" in text or "403" in text:
+    if "Hash mismatch" in text:
+        hint = "Run 'himl-container lock' when the index replaced the file on purpose."
+    elif re.search(r"\b40[13]\b", text):  # a whole word: ports and hashes have such digits too
         hint = (
             "Give uv the credentials: netrc, UV_INDEX_NAME_USERNAME and _PASSWORD, or UV_KEYRING_PROVIDER=subprocess."
         )
-    elif "Hash mismatch" in text:
-        hint = "Run 'himl-container lock' when the index replaced the file on purpose."
     elif "tcp connect" in text or "dns error" in text or "Connection refused" in text or "offline" in text.lower():
         hint = "Without internet, let the index in the settings be an internal mirror."
+    elif "Failed to download" in text or "Failed to fetch" in text:
+        hint = "Try again; when it stays so, the index, or a proxy before it, does not serve the file as a whole."
     else:
-        hint = ""
+        hint = "Is the wheel whole? Download or build it again, and lock again."
     return ArtifactError(f"cannot be laid out: {reason}", where=where, hint=hint)
 
 
