@@ -107,7 +107,7 @@ class LoadStream:
         with contextlib.suppress(_StoppedError), self._reporter.step("load", "layers", unit="bytes") as task:
             while not self._stopped:
                 count, layers = self._next_part()
-                if not layers or any(part.failed for part in parts):
+                if not layers or any(part.done.is_set() and part.failed for part in parts):
                     break
                 before = parts[-1] if parts else None
                 if len(parts) > 1:
