@@ -133,26 +133,38 @@ class Assembly:
         self.layers: tuple[Layer, ...] = ()
 
     def by_layers(self, candidate: str) -> ImageInfo:
-        """Assemble the image from layers and load what the daemon lacks."""
+        """Assemble the image from layers and load what the daemon lacks, while later layers are still being made."""
         system = self._system(self._base())
-        self.layers = self.build_layers()
-        return self._with_activation(
-            candidate, lambda activation: self.engine.load(self._compose(system, activation, candidate), self.reporter)
-        )
+        with self.engine.load_stream(system, self.reporter) as stream:
+            self.layers = self.build_layers(on_layer=stream.add)
+            known = self._known_activation()
+            image = stream.finish(self._compose(system, known or {}, candidate))
+        if known is not None:
+            return image
+        captured = self._capture_activation(candidate)
+        return self.engine.load(self._compose(system, captured, candidate), self.reporter) if captured else image
 
     def by_docker(self, candidate: str) -> ImageInfo:
         """Have Docker execute the rendered Dockerfile."""
         self._base()
         self.layers = self.build_layers()
-        return self._with_activation(candidate, lambda activation: self._docker_build(activation, candidate))
+        known = self._known_activation()
+        image = self._docker_build(known or {}, candidate)
+        if known is not None:
+            return image
+        captured = self._capture_activation(candidate)
+        return self._docker_build(captured, candidate) if captured else image
 
     def render(self, folder: Path) -> None:
         """Write the build context into a folder, whole or not at all."""
         self.layers = self.build_layers()
         self._write_context(folder, self._rendered_activation())
 
-    def build_layers(self) -> tuple[Layer, ...]:
-        """Bring every layer into the store."""
+    def build_layers(self, on_layer: Callable[[Layer], None] | None = None) -> tuple[Layer, ...]:
+        """Bring every layer into the store.
+
+        :param on_layer: called with each layer, in order, as soon as it is there.
+        """
         from himl_container.image.layers import build_layers
         from himl_container.image.sdist import ensure_built_wheels
 
@@ -171,6 +183,7 @@ class Assembly:
             cache=self.cache,
             settings=self.settings,
             reporter=self.reporter,
+            on_layer=on_layer,
             indexes=self.prepared.spec.indexes,
         )
 
@@ -192,15 +205,6 @@ class Assembly:
         from himl_container.image.compose import compose
 
         return compose(plan=self.plan, system=system, layers=self.layers, activation=activation, tag=tag)
-
-    def _with_activation(self, candidate: str, make: Callable[[Mapping[str, str]], ImageInfo]) -> ImageInfo:
-        """Make the image; where only a container of it can tell what activation sets, make it without that first."""
-        known = self._known_activation()
-        image = make(known or {})
-        if known is not None:
-            return image
-        captured = self._capture_activation(candidate)
-        return make(captured) if captured else image
 
     def _known_activation(self) -> Mapping[str, str] | None:
         from himl_container.image.activation import known_activation

@@ -7,12 +7,13 @@ imported only then because the Docker SDK takes a sixth of a second to import.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from himl_container.cache import Cache
-from himl_container.image.model import ComposedImage, ImageInfo
+from himl_container.image.model import ComposedImage, ImageInfo, Layer
 from himl_container.progress import Reporter
 
 
@@ -43,6 +44,16 @@ class ContainerResult:
     oom_killed: bool = False
 
 
+class LayerStream(AbstractContextManager["LayerStream"], Protocol):
+    """An image on its way into a daemon while its layers are still being made."""
+
+    def add(self, layer: Layer) -> None:
+        """Hand over the next layer; never waits for the daemon to take it."""
+
+    def finish(self, image: ComposedImage) -> ImageInfo:
+        """Complete the image, all of whose layers were added, and return it under its tag."""
+
+
 class Engine(Protocol):
     """A Docker daemon. Every method raises EngineError when the daemon does not answer or goes away."""
 
@@ -66,6 +77,12 @@ class Engine(Protocol):
 
     def load(self, image: ComposedImage, reporter: Reporter) -> ImageInfo:
         """Bring a composed image into the daemon under its tag, sending only the layers that it lacks."""
+
+    def load_stream(self, below: ImageInfo, reporter: Reporter) -> LayerStream:
+        """Return a context that takes the layers of an image as they become ready, and then the image; as :meth:`load`.
+
+        :param below: the image that the layers go on top of.
+        """
 
     def build(
         self,

@@ -25,10 +25,10 @@ from himl_container.image.model import ComposedImage, ImageInfo, Layer, chain_id
 from himl_container.image.tar_stream import file_entry
 from himl_container.progress import Reporter, Task
 
-SMALLEST_PART = 64 << 20
+SMALLEST_PART = 256 << 20
 """Bytes of layers below which a part is not worth the tenths of a second that one more image costs the daemon."""
 
-LARGEST_PART = 256 << 20
+LARGEST_PART = 512 << 20
 """Bytes of layers after which a part is ended, so that the daemon can begin to unpack (one layer may be larger)."""
 
 

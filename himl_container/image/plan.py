@@ -23,8 +23,8 @@ FORMAT = "himl-layers-1"
 BIG = 5_000_000
 """Bytes of an archive (compressed) from which a package has a layer of its own."""
 
-CONDA_BINS = 12
-WHEEL_BINS = 4
+CONDA_BINS = 6
+WHEEL_BINS = 2
 
 _NAME = re.compile(r"[A-Za-z0-9_.\-]+")
 
