@@ -16,14 +16,14 @@ from himl_container.errors import EngineError, SmokeTestError
 from himl_container.image import smoke_container
 from himl_container.image.engine import ContainerResult, Engine
 from himl_container.image.libraries import needs_from_base
-from himl_container.image.smoke_memory import Import, memory_of
+from himl_container.image.smoke_memory import DECLARED, Import, memory_of
 from himl_container.image.smoke_verdict import Expected, SmokeCheck, SmokeReport, judge, no_answer
 from himl_container.progress import Reporter
 from himl_container.settings import Settings
 
 __all__ = ["SmokeCheck", "SmokeReport", "smoke_test"]
 
-_DECLARED, _NAMED = "declared", "named"  # kinds of imports: a package's modules, a module that the settings name
+_NAMED = "named"  # the kind of import that stands for a module that the settings name
 _PATIENCE = 120.0  # seconds for one import
 _COMMAND_PATIENCE = 1800.0  # seconds for one command of the user
 _MPI = {"openmpi", "mpich", "mpi4py", "intel-mpi", "impi_rt"}
@@ -87,8 +87,8 @@ def _ask(
     image_id: str, question: dict[str, Any], known: set[Import], expected: Expected, engine: Engine
 ) -> tuple[dict[str, Any], tuple[SmokeCheck, ...]]:
     """Return what was found in the image, and the checks; nothing was found where the interpreter did not answer."""
-    names = {kind: sorted(name for of, name in known if of == kind) for kind in (_DECLARED, _NAMED)}
-    asked = {**question, "known": names[_DECLARED], "known_imports": names[_NAMED]}
+    names = {kind: sorted(name for of, name in known if of == kind) for kind in (DECLARED, _NAMED)}
+    asked = {**question, "known": names[DECLARED], "known_imports": names[_NAMED]}
     timeout = 2 * _PATIENCE + _COMMAND_PATIENCE * len(question["test"]) + _PATIENCE * (1 + len(question["pip"]))
     found = smoke_container.ask(image_id, asked, engine, timeout=timeout)
     if isinstance(found, ContainerResult):
@@ -97,7 +97,7 @@ def _ask(
 
 
 def _imports(question: dict[str, Any]) -> set[Import]:
-    declared = {(_DECLARED, name) for name in (*question["pip"], *question["conda"])}
+    declared = {(DECLARED, name) for name in (*question["pip"], *question["conda"])}
     return declared | {(_NAMED, module) for module in question["imports"]}
 
 
@@ -107,7 +107,7 @@ def _succeeded(found: dict[str, Any], known: set[Import], settings: Settings) ->
         return set()
     fine = {module for module, one in found["imports"].items() if one["ok"] and not one["detail"]}
     groups: dict[Import, list[str]] = {(_NAMED, module): [module] for module in settings.test_imports}
-    groups.update({(_DECLARED, name): modules for name, modules in found["declared"].items() if modules})
+    groups.update({(DECLARED, name): modules for name, modules in found["declared"].items() if modules})
     return {one for one, modules in groups.items() if one not in known and fine.issuperset(modules)}
 
 

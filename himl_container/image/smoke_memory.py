@@ -3,7 +3,9 @@
 What an import can depend on is more than what its package declares: a module uses others where it finds them, and
 another package's program or library. So the inputs of every import are
 
-- all that Python is made of: each Conda package that needs Python, all that these depend on, and every wheel;
+- all that Python is made of: each Conda package that needs Python, all that these depend on, and every wheel. For the
+  import of a Conda package only that of a private wheel counts which can reach it: the names of its modules, and what
+  runs or registers itself at a start (``.pth`` files, entry points);
 - each other package that puts files among Python's, or that disagrees with another package about a file;
 - the names of the other packages' programs and libraries, so that one that comes or goes is noticed;
 - what the import was seen to use of the other packages (:mod:`himl_container.image.inside.trials`), with what these
@@ -16,12 +18,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple
 from pathlib import Path
 
 from himl_container.cache import Cache
-from himl_container.environment.model import Lock, LockedConda
+from himl_container.environment.model import Lock, LockedConda, LockedWheel
 from himl_container.image import smoke_container
 from himl_container.image.clobber import Paths, excluded_paths, package_paths
 from himl_container.image.model import PREFIX, ImageInfo, LayerPlan
@@ -33,7 +36,10 @@ from himl_container.settings import Settings
 Import = tuple[str, str]
 """A kind of import (a declared package's modules, or a module that the settings name) and its name."""
 
-_FORMAT = 1
+DECLARED = "declared"
+"""The kind of import that stands for a declared package."""
+
+_FORMAT = 2
 _VARIANTS = 8  # successes that are kept of one import, for going back and forth between versions of what it used
 _PROGRAMS = ("bin/", "sbin/", "libexec/")
 
@@ -42,13 +48,26 @@ class Memory:
     """The successful imports of images like this one.
 
     :param key: sha256 (hex) of the inputs that all imports share; empty means that nothing can be remembered.
+    :param conda_key: the same for the imports of declared Conda packages.
+    :param conda: names of these packages.
     :param others: digest of each package that is not among these, with what it depends on.
     :param owners: the package of each path (relative to the prefix).
     """
 
-    def __init__(self, cache: Cache, key: str, others: Mapping[str, str], owners: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        key: str,
+        others: Mapping[str, str],
+        owners: Mapping[str, str],
+        *,
+        conda_key: str = "",
+        conda: frozenset[str] = frozenset(),
+    ) -> None:
         self._cache = cache
         self._key = key
+        self._conda_key = conda_key
+        self._conda = conda
         self._others = others
         self._owners = owners
 
@@ -73,7 +92,8 @@ class Memory:
             self._cache.write_json([used, *earlier[: _VARIANTS - 1]], *self._place(one))
 
     def _place(self, one: Import) -> tuple[str, ...]:
-        return ("memo", "imports", f"{_digest([self._key, *one])}.json")
+        key = self._conda_key if one[0] == DECLARED and one[1] in self._conda else self._key
+        return ("memo", "imports", f"{_digest([key, *one])}.json")
 
     def _read(self, one: Import) -> list[dict[str, str]]:
         """Return what an import used of the other packages, each time that it succeeded with different ones."""
@@ -102,13 +122,42 @@ def memory_of(info: ImageInfo, lock: Lock, settings: Settings, cache: Cache) -> 
         [_FORMAT, FORMAT],
         smoke_container.sources(),
         sorted(package.sha256 for package in lock.conda if package.name in shared),
-        sorted(wheel.sha256 for wheel in lock.wheels),
+        sorted(wheel.sha256 for wheel in lock.wheels if not wheel.private),
         sorted(names),
         astuple(lock.base),
         _foreign(info, plan_layers(lock, excluded=_excluded(lock, settings, cache) if contested else {}), cache),
         sorted(info.config.get("Env") or ()),  # type: ignore[call-overload]  # a list of texts (Engine API)
     ]
-    return Memory(cache, _digest(content), others, owners)
+    private = [wheel for wheel in lock.wheels if wheel.private]
+    wheels = {wheel.name for wheel in lock.wheels}
+    return Memory(
+        cache,
+        _digest([*content, sorted(wheel.sha256 for wheel in private)]),
+        others,
+        owners,
+        conda_key=_digest([*content, _reach(private, settings)]),
+        conda=frozenset(package.name for package in lock.conda if package.name not in wheels),
+    )
+
+
+def _reach(private: Iterable[LockedWheel], settings: Settings) -> list[object]:
+    """Return what of private wheels can have an effect on a module that does not import them."""
+    files = {path.name: path for path in settings.wheels}
+    return [[wheel.name, _reach_of(files.get(wheel.filename), wheel.sha256)] for wheel in private]
+
+
+def _reach_of(path: Path | None, sha256: str) -> list[object]:
+    """Return that of one wheel; where it cannot be read, all of it counts."""
+    try:
+        with zipfile.ZipFile(path or "") as archive:
+            names = archive.namelist()
+            active = [n for n in names if n.endswith((".pth", ".dist-info/entry_points.txt")) or ".data/" in n]
+            # The metadata's folder has the version in its name.
+            tops = {name.split("/")[0] for name in names if not name.split("/")[0].endswith(".dist-info")}
+            hashes = [[n.rpartition("/")[2], hashlib.sha256(archive.read(n)).hexdigest()] for n in sorted(active)]
+            return [sorted(tops), hashes]
+    except (OSError, zipfile.BadZipFile):
+        return [sha256]
 
 
 def _contested(lock: Lock, paths: Mapping[str, Paths]) -> set[str]:

@@ -14,15 +14,17 @@ from image_listing import listing
 
 pytestmark = [pytest.mark.docker, pytest.mark.engine26]
 
-BASE_ARCHIVE = kit.ROOT / ".kit" / "base.tar"
-
 
 @pytest.fixture(scope="module", params=[False, True], ids=["classic store", "containerd store"])
-def current(request: pytest.FixtureRequest, base_image: str) -> Iterator[engines.CurrentEngine]:
+def current(
+    request: pytest.FixtureRequest, base_image: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[engines.CurrentEngine]:
     if engines.available():
         pytest.skip(f"a second engine {engines.available()}")
     with engines.current_engine(containerd_store=request.param) as engine:
-        subprocess.run(["docker", "load", "-q", "-i", str(BASE_ARCHIVE)], env=engine.environ, check=True)
+        archive = str(tmp_path_factory.mktemp("base") / "base.tar")
+        subprocess.run(["docker", "save", "-o", archive, base_image], check=True)
+        subprocess.run(["docker", "load", "-q", "-i", archive], env=engine.environ, check=True)
         yield engine
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from himl_container.cache import Cache
-from himl_container.environment.model import BasePin, Lock, LockedConda
+from himl_container.environment.model import BasePin, Lock, LockedConda, LockedWheel
 from himl_container.image import smoke_memory
 from himl_container.image.model import PREFIX, ImageInfo
 from himl_container.image.plan import plan_layers
@@ -194,3 +195,36 @@ def test_a_package_counts_when_something_of_python_needs_it(changed: tuple[Lock,
         patch.setattr(smoke_memory, "package_paths", lambda lock, **others: images.paths)
         images.memory(lock).keep([ONE], [])
         assert images.memory(other(lock, name)).known([ONE]) == (set() if name in needed else {ONE})
+
+
+def _private(folder: Path, files: Mapping[str, str]) -> tuple[Path, LockedWheel]:
+    path = folder / "mine-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in {"mine-1.0.dist-info/METADATA": "Name: mine", **files}.items():
+            archive.writestr(name, text)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return path, LockedWheel("mine", "1.0", path.name, digest, 1, private=True)
+
+
+@pytest.mark.parametrize(
+    ("files", "known"),
+    [
+        ({"mine/code.py": "B = 2"}, True),
+        ({"mine/code.py": "A = 1", "other/code.py": ""}, False),
+        ({"mine/code.py": "A = 1", "mine.pth": "import mine"}, False),
+        ({"mine/code.py": "A = 1", "mine-1.0.dist-info/entry_points.txt": "[plugins]"}, False),
+        ({"mine/code.py": "A = 1", "mine-1.0.data/data/bin/tool": ""}, False),
+    ],
+)
+def test_a_private_wheel_counts_for_a_conda_package_by_what_can_reach_it(
+    images: Images, tmp_path: Path, files: Mapping[str, str], known: bool
+) -> None:
+    def memory(content: Mapping[str, str]) -> Memory:
+        path, wheel = _private(tmp_path, content)
+        images.settings = replace(images.settings, wheels=(path,))
+        return images.memory(plans.lock(PACKAGES, (wheel,)))
+
+    imports = [ONE, ("declared", "mine"), ("named", "one.part")]
+    memory({"mine/code.py": "A = 1"}).keep(imports, [])
+    assert memory({"mine/code.py": "A = 1"}).known(imports) == set(imports)
+    assert memory(files).known(imports) == ({ONE} if known else set())
