@@ -201,7 +201,7 @@ def _private(folder: Path, files: Mapping[str, str]) -> tuple[Path, LockedWheel]
     path = folder / "mine-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for name, text in {"mine-1.0.dist-info/METADATA": "Name: mine", **files}.items():
-            archive.writestr(name, text)
+            archive.writestr(zipfile.ZipInfo(name), text)  # always the same time: the same bytes
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return path, LockedWheel("mine", "1.0", path.name, digest, 1, private=True)
 
