@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import hashlib
 import os
 import shlex
 import shutil
@@ -24,8 +25,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 KIT = ROOT / ".kit"
-BASE_IMAGE = "himl-base:kit"
-"""The kit's base image: a minimal Debian, made with ``himl-container base create`` and no image registry."""
+_RECIPE = hashlib.sha256((ROOT / "himl_container" / "image" / "base_create.py").read_bytes()).hexdigest()[:12]
+BASE_IMAGE = f"himl-base:kit-{_RECIPE}"
+"""The kit's base image: a minimal Debian, made with ``himl-container base create`` and no image registry.
+
+Another recipe makes another image, so that a machine that was used before does not keep an old one.
+"""
 
 SUITE = "bookworm"
 _REACH_SECONDS = 5.0
@@ -47,7 +52,7 @@ def kit_base_image() -> str:
     :raises RuntimeError: it can neither be loaded nor made; the text says why.
     """
     KIT.mkdir(exist_ok=True)
-    archive = KIT / "base.tar"
+    archive = KIT / f"base-{_RECIPE}.tar"
     with open(KIT / "base.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _docker("image", "inspect", BASE_IMAGE).returncode == 0:

@@ -50,8 +50,8 @@ def test_what_is_big_or_private_stands_alone_and_what_changes_often_lies_above()
     assert names[-2:] == ["wheel:mine", "himl"]
     kinds = [name.rstrip("0123456789") for name in names[3:-2]]
     assert list(dict.fromkeys(kinds)) == ["pip:torch", "conda:bin-", "pip:bin-"]
-    assert kinds.count("conda:bin-") == 12
-    assert kinds.count("pip:bin-") == 4
+    assert kinds.count("conda:bin-") == 6
+    assert kinds.count("pip:bin-") == 2
 
 
 def test_every_package_is_in_exactly_one_layer() -> None:
