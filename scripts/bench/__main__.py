@@ -76,7 +76,7 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0, help="size of the environment; 1 is 2.5 GB")
     parser.add_argument("--runs", type=int, default=3, help="runs of each case; medians are reported")
     parser.add_argument("--case", action="append", choices=sorted(CASES), help="only this case (repeatable)")
-    parser.add_argument("--base", default="himl-base:bookworm", help="base image of both sides")
+    parser.add_argument("--base", default="", help="base image of both sides; default: the offline kit's")
     parser.add_argument("--output", type=Path, default=Path("build/bench.json"))
     arguments = parser.parse_args()
     chosen = {name: case for name, case in CASES.items() if not arguments.case or name in arguments.case}
