@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from offline_kit import kit_base_image
+
 from bench.measure import Measured
 from bench.world import World
 
@@ -83,7 +85,7 @@ def main() -> int:
     results: dict[str, dict[str, float]] = {}
     with (
         tempfile.TemporaryDirectory(prefix="himl-bench-") as folder,
-        World(Path(folder), arguments.base, arguments.scale) as world,
+        World(Path(folder), arguments.base or kit_base_image(), arguments.scale) as world,
     ):
         world.prepare()
         for name, case in chosen.items():
