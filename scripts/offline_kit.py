@@ -23,9 +23,12 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import himl_container
+
 ROOT = Path(__file__).resolve().parent.parent
 KIT = ROOT / ".kit"
-_RECIPE = hashlib.sha256((ROOT / "himl_container" / "image" / "base_create.py").read_bytes()).hexdigest()[:12]
+_MAKER = Path(himl_container.__file__).parent / "image" / "base_create.py"
+_RECIPE = hashlib.sha256(_MAKER.read_bytes()).hexdigest()[:12]
 BASE_IMAGE = f"himl-base:kit-{_RECIPE}"
 """The kit's base image: a minimal Debian, made with ``himl-container base create`` and no image registry.
 
