@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,6 +33,15 @@ def engine_problem() -> str:
     except (DockerException, HimlError, OSError) as error:
         return f"no Docker engine answers ({error}); scripts/setup.sh starts or installs one"
     return ""
+
+
+def lacking(what: str) -> NoReturn:
+    """End a test that this machine lacks something for: a failure in CI, where everything has to be there, else a skip."""
+    import pytest
+
+    if IN_CI:
+        pytest.fail(what, pytrace=False)
+    pytest.skip(what)
 
 
 @dataclass(frozen=True)

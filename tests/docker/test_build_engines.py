@@ -20,7 +20,7 @@ def current(
     request: pytest.FixtureRequest, base_image: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[engines.CurrentEngine]:
     if engines.available():
-        pytest.skip(f"a second engine {engines.available()}")
+        kit.lacking(f"a second engine {engines.available()}")
     with engines.current_engine(containerd_store=request.param) as engine:
         archive = str(tmp_path_factory.mktemp("base") / "base.tar")
         subprocess.run(["docker", "save", "-o", archive, base_image], check=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import engines
+import kit
 import pytest
 from tiny_images import CLASSIC, CONTAINERD, MACHINE, Place
 
@@ -29,7 +30,7 @@ def current_containerd() -> Iterator[engines.CurrentEngine]:
 
 def _engine(*, containerd_store: bool) -> Iterator[engines.CurrentEngine]:
     if engines.available():
-        pytest.skip(f"a second engine {engines.available()}")
+        kit.lacking(f"a second engine {engines.available()}")
     with engines.current_engine(containerd_store=containerd_store) as engine:
         yield engine
 
@@ -60,7 +61,7 @@ def registry(place: Place, tmp_path: Path) -> Iterator[str]:
     """An empty registry, as ``host:port``, in the daemon's network; a loopback address needs no configuration."""
     program = shutil.which("docker-registry")
     if program is None:
-        pytest.skip("needs docker-registry")
+        kit.lacking("needs docker-registry")
     host = f"127.0.0.1:{_free_port()}"
     config = tmp_path / "registry.yml"
     config.write_text(
