@@ -36,7 +36,7 @@ def engine_problem() -> str:
 
 
 def lacking(what: str) -> NoReturn:
-    """End a test that this machine lacks something for: a failure in CI, where everything has to be there, else a skip."""
+    """End a test that lacks something: a failure in CI, where everything has to be there, a skip elsewhere."""
     import pytest
 
     if IN_CI:
