@@ -45,6 +45,8 @@ class Settings:
     :param test_imports: further modules that must import; the declared packages' own are found without this.
     :param test_allow: names of checks of the smoke test that may fail (``requirements``, ``import cv2``).
     :param image_name: repository name of the built image.
+    :param registry: where images are pushed: ``host[:port][/path]``; empty for nowhere.
+    :param compression: how layers travel, ``gzip`` or ``zstd``.
     :param skip_post_link: names of Conda packages whose post-link script is knowingly not run.
     :param pypi_names: pairs of a Conda package name and the distribution that it provides, where the names differ.
     :param cache_dir: the folder of layers, wheels and records.
@@ -72,11 +74,20 @@ class Settings:
     test_imports: tuple[str, ...] = ()
     test_allow: tuple[str, ...] = ()
     image_name: str = "himl"
+    registry: str = ""
+    compression: str = "gzip"
     skip_post_link: tuple[str, ...] = ()
     pypi_names: tuple[tuple[str, str], ...] = ()
     run: Mapping[str, object] = field(default_factory=dict)
     source: Path | None = field(default=None, compare=False)
     warnings: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def remote_name(self) -> str:
+        """Name of the image's repository with its registry's address; empty where no registry is set."""
+        if images.has_host(self.image_name):
+            return self.image_name
+        return f"{self.registry}/{self.image_name}" if self.registry else ""
 
 
 def load_settings(flags: Mapping[str, object], *, cwd: Path, environ: Mapping[str, str]) -> Settings:
@@ -128,6 +139,8 @@ def _parsers(environ: Mapping[str, str]) -> dict[str, values.Parser]:
         "test-imports": values.modules,
         "test-allow": values.commands,
         "image-name": values.image_name,
+        "registry": values.registry,
+        "compression": values.one_of("gzip", "zstd"),
         "skip-post-link": values.conda_names,
         "pypi-names": values.table(values.conda_name, values.distribution),
         "run": values.run_table,

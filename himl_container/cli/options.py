@@ -44,6 +44,7 @@ _ENVIRONMENT = (
     click.option("--cuda", metavar="VERSION", help="CUDA version of the base, such as 12.4."),
     click.option("--platform", metavar="SUBDIR", help="Conda platform of the image. Default: linux-64."),
     click.option("--image-name", metavar="NAME", help="Repository name of the image."),
+    click.option("--registry", metavar="HOST[/PATH]", help="Registry that images are pushed to and looked up in."),
     *_CACHE,
 )
 _OUTPUT = (

@@ -11,6 +11,7 @@ _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _HOST = rf"(?:(?:{_LABEL}(?:\.{_LABEL})+|localhost)(?::[0-9]{{1,5}})?|(?:{_LABEL}|\[[0-9a-fA-F:]+\]):[0-9]{{1,5}})"
 _NAME = rf"(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*"
 _REPOSITORY = re.compile(_NAME)
+_WITH_HOST = re.compile(rf"{_HOST}/.*")
 _REFERENCE = re.compile(rf"({_NAME})(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?")
 _LONGEST = 255
 
@@ -22,6 +23,11 @@ _CUDA_IMAGES = {
     (12, 6): "mcr.microsoft.com/azureml/openmpi5.0-cuda12.6-ubuntu24.04",
     (12, 8): "mcr.microsoft.com/azureml/openmpi5.0-cuda12.8-ubuntu24.04",
 }
+
+
+def has_host(text: str) -> bool:
+    """Whether an image's name begins with a registry's address."""
+    return _WITH_HOST.fullmatch(text) is not None
 
 
 def is_repository(text: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from himl_container.config.images import is_reference, is_repository
+from himl_container.config.images import has_host, is_reference, is_repository
 from himl_container.config.sources import Raw
 from himl_container.errors import InputError
 
@@ -194,6 +194,29 @@ def image_name(raw: Raw) -> str:
         hint = "Lower-case letters, digits and single . _ - between them, parts separated by /; the tag is ours."
         raise fail(raw, f"{name!r} is not a repository name", hint)
     return name
+
+
+def registry(raw: Raw) -> str:
+    """Accept a registry's address with or without a path (``localhost:5000/himl``); none if empty."""
+    name = string(raw)
+    if name and not (is_repository(f"{name}/x") and has_host(f"{name}/x")):
+        hint = (
+            "Write the host, a port where it needs one, and a path: team.azurecr.io, localhost:5000/himl. No https://."
+        )
+        raise fail(raw, f"{name!r} is not the address of a registry", hint)
+    return name
+
+
+def one_of(*choices: str) -> Parser:
+    """Accept one of some words."""
+
+    def parse(raw: Raw) -> str:
+        value = string(raw)
+        if value not in choices:
+            raise fail(raw, f"{value!r} is not possible here", f"Choose {' or '.join(choices)}.")
+        return value
+
+    return parse
 
 
 def platform(raw: Raw) -> str:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from himl_container.image.engine_images import Descriptor
 from himl_container.image.model import ComposedImage, Layer
 from himl_container.image.tar_stream import data_entry, end, file_entry
-
-OCI_TAR = "application/vnd.oci.image.layer.v1.tar"
-OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
-OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+from himl_container.registry.model import (
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    OCI_TAR,
+    Descriptor,
+    canonical_json,
+    sha256_of,
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def docker_archive(image: ComposedImage, layers: Iterable[Layer], names: Sequenc
     config = f"{image.id.removeprefix('sha256:')}.json"
     files = [archive_name(diff_id) for diff_id in image.diff_ids]
     manifest = [{"Config": config, "RepoTags": list(names) or None, "Layers": files}]
-    documents = ((config, image.config), ("manifest.json", _canonical(manifest)))
+    documents = ((config, image.config), ("manifest.json", canonical_json(manifest)))
     return Shipment(image.id, distinct(layers), lambda layer: archive_name(layer.digest), documents)
 
 
@@ -69,23 +70,23 @@ def oci_archive(image: ComposedImage, below: Sequence[Descriptor], layers: Itera
     :param below: the blobs of the layers that are not ours.
     """
     ours = [Descriptor(OCI_TAR, layer.digest, layer.size) for layer in image.layers]
-    manifest = _canonical(
+    manifest = canonical_json(
         {
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
-            "config": _json_descriptor(Descriptor(OCI_CONFIG, image.id, len(image.config))),
-            "layers": [_json_descriptor(blob) for blob in [*below, *ours]],
+            "config": Descriptor(OCI_CONFIG, image.id, len(image.config)).as_json(),
+            "layers": [blob.as_json() for blob in [*below, *ours]],
         }
     )
-    digest = "sha256:" + hashlib.sha256(manifest).hexdigest()
+    digest = sha256_of(manifest)
     index = {
         "schemaVersion": 2,
         "mediaType": OCI_INDEX,
-        "manifests": [_json_descriptor(Descriptor(OCI_MANIFEST, digest, len(manifest)))],
+        "manifests": [Descriptor(OCI_MANIFEST, digest, len(manifest)).as_json()],
     }
     documents = (
-        ("oci-layout", _canonical({"imageLayoutVersion": "1.0.0"})),
-        ("index.json", _canonical(index)),
+        ("oci-layout", canonical_json({"imageLayoutVersion": "1.0.0"})),
+        ("index.json", canonical_json(index)),
         (blob_name(digest), manifest),
         (blob_name(image.id), image.config),
     )
@@ -105,11 +106,3 @@ def archive_name(diff_id: str) -> str:
 def blob_name(digest: str) -> str:
     """Return the name of a blob's file in an OCI layout."""
     return "blobs/" + digest.replace(":", "/")
-
-
-def _json_descriptor(blob: Descriptor) -> dict[str, object]:
-    return {"mediaType": blob.media_type, "digest": blob.digest, "size": blob.size}
-
-
-def _canonical(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

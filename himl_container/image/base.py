@@ -7,8 +7,8 @@ from himl_container.errors import BuildError, RegistryError
 from himl_container.image.compose import IMAGE_ARCHITECTURES
 from himl_container.image.engine import Engine
 from himl_container.image.model import ImageInfo
-from himl_container.image.reference import parse_reference
 from himl_container.progress import Reporter
+from himl_container.registry.reference import parse_reference
 
 _WITHOUT_REGISTRY = (
     "Check the name and 'docker login'. Without a registry, 'himl-container base create' makes a base image from a "

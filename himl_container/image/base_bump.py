@@ -10,7 +10,7 @@ from himl_container.environment.model import BasePin, Lock
 from himl_container.errors import EngineError
 from himl_container.image.engine import Engine
 from himl_container.image.model import ImageInfo
-from himl_container.image.reference import parse_reference
+from himl_container.registry.reference import parse_reference
 
 # One command for both questions: a container takes half a second. Nothing in it comes from outside.
 _ASK = (

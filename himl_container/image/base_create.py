@@ -24,8 +24,8 @@ from himl_container.image.archive import docker_archive
 from himl_container.image.compose import CREATED, IMAGE_ARCHITECTURES, image_file
 from himl_container.image.config import DEFAULT_PATH
 from himl_container.image.model import EPOCH, ComposedImage, Layer
-from himl_container.image.reference import parse_reference
 from himl_container.progress import Reporter
+from himl_container.registry.reference import parse_reference
 
 DEFAULT_SUITE = "bookworm"
 INCLUDED = ("ca-certificates",)

@@ -16,8 +16,8 @@ from himl_container.image.engine_client import Client
 from himl_container.image.engine_images import StoredImages
 from himl_container.image.engine_load import Loader
 from himl_container.image.model import ComposedImage, ImageInfo
-from himl_container.image.reference import is_image, parse_reference
 from himl_container.progress import Reporter
+from himl_container.registry.reference import is_image, parse_reference
 
 if TYPE_CHECKING:
     from himl_container.image.engine_stream import LoadStream

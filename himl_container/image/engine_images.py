@@ -16,20 +16,12 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from himl_container.cache import Cache
 from himl_container.errors import StorageError
 from himl_container.image.model import chain_ids
+from himl_container.registry.model import Descriptor
 
 if TYPE_CHECKING:
     from himl_container.image.engine_client import Client
 
 _LARGEST_JSON = 8 << 20
-
-
-@dataclass(frozen=True)
-class Descriptor:
-    """A layer's blob in a registry's or containerd's terms (OCI image specification, "Content Descriptors")."""
-
-    media_type: str
-    digest: str
-    size: int
 
 
 @dataclass(frozen=True)

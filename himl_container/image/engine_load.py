@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 
 from himl_container.errors import EngineError, InputError
 from himl_container.image.archive import (
-    OCI_TAR,
     Shipment,
     archive_name,
     blob_name,
@@ -31,10 +30,11 @@ from himl_container.image.archive import (
 )
 from himl_container.image.engine_client import RefusedError
 from himl_container.image.engine_errors import DISK_HINT
-from himl_container.image.engine_images import Descriptor, StoredImage, StoredImages
+from himl_container.image.engine_images import StoredImage, StoredImages
 from himl_container.image.model import ComposedImage, Layer, chain_ids
 from himl_container.image.tar_stream import CHUNK
 from himl_container.progress import Reporter
+from himl_container.registry.model import OCI_TAR, Descriptor
 
 if TYPE_CHECKING:
     from himl_container.image.engine_client import Client

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from himl_container.errors import RegistryError
 from himl_container.image.engine_errors import failure
-from himl_container.image.reference import parse_reference
 from himl_container.progress import Reporter
+from himl_container.registry.reference import parse_reference
 
 if TYPE_CHECKING:
     from himl_container.image.engine_client import Client

@@ -33,7 +33,7 @@ def new_lock(
 
     def pin(reference: str) -> BasePin:
         from himl_container.image.base import pin_base
-        from himl_container.image.reference import parse_reference
+        from himl_container.registry.reference import parse_reference
 
         digest = parse_reference(reference).digest
         # A digest in the name is the pin; a machine without a daemon can lock then.

@@ -13,8 +13,8 @@ from himl_container.environment.model import BasePin
 from himl_container.errors import BuildError
 from himl_container.image.archive import docker_archive, oci_archive
 from himl_container.image.compose import compose
-from himl_container.image.engine_images import Descriptor
 from himl_container.image.model import ImageInfo, ImagePlan, Layer, SystemPlan, chain_ids
+from himl_container.registry.model import Descriptor
 
 BELOW = ("sha256:" + "1" * 64, "sha256:" + "2" * 64)
 DAEMON_CONFIG = {

@@ -18,7 +18,7 @@ from himl_container.image.docker_engine import DockerEngine
 from himl_container.image.endpoint import Endpoint, resolve_endpoint
 from himl_container.image.engine_build import find_buildx
 from himl_container.image.probe import cannot_connect, image_exists
-from himl_container.image.reference import is_image, parse_reference
+from himl_container.registry.reference import is_image, parse_reference
 
 from .fake_daemon import PING, Answers, fake_daemon
 
