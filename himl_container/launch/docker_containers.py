@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from himl_container.errors import EngineError, LaunchError
+from himl_container.image.docker_http import Answer, DockerHttp, Stream, segment
 from himl_container.image.endpoint import Endpoint
 from himl_container.launch.containers import (
     Channel,
@@ -17,7 +18,6 @@ from himl_container.launch.containers import (
     Session,
     Signal,
 )
-from himl_container.launch.docker_http import Answer, DockerHttp, Stream, segment
 
 _FRAME_HEADER = 8
 _READ_SIZE = 1 << 16

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from himl_container.errors import EngineError, LaunchError
+from himl_container.image.docker_http import DockerHttp, segment
 from himl_container.image.endpoint import Endpoint
 from himl_container.launch.containers import ContainerConfig, Ended
 from himl_container.launch.docker_containers import DockerContainers
-from himl_container.launch.docker_http import DockerHttp, segment
 
 
 class Daemon:
