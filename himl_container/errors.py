@@ -87,3 +87,9 @@ class RegistryError(HimlError):
     """A container registry does not answer or refused a request."""
 
     exit_code = 75
+
+
+class VerifyError(HimlError):
+    """What should be one and the same image is not: run, registry, daemon and lock part somewhere."""
+
+    exit_code = 76
