@@ -29,7 +29,7 @@ _DEPTHS = {"wheels": 1, "sdists": 1, "stubs": 1, "interpreters": 1, "bytecode": 
 class CacheItem:
     """One thing that can be taken away by itself.
 
-    :param kind: ``layers``, or the folder of the cache.
+    :param kind: ``layers``, ``compressed`` (layers as they travel), or the folder of the cache.
     :param name: what the reader sees: the layer's name, else the file's.
     :param size: bytes on disk.
     :param last_used: seconds since 1970.
@@ -57,7 +57,7 @@ class Pruned:
 
 def list_cache(cache: Cache) -> tuple[CacheItem, ...]:
     """Return everything that the cache holds, what was used last first."""
-    items = [*_layers(cache), *_others(cache), *_unfinished(cache)]
+    items = [*_layers(cache), *_compressed(cache), *_others(cache), *_unfinished(cache)]
     return tuple(sorted(items, key=lambda item: (-item.last_used, item.kind, item.name)))
 
 
@@ -122,6 +122,25 @@ def _layers(cache: Cache) -> Iterator[CacheItem]:
         yield CacheItem("layers", name, _on_disk(found), used, (*(index for _, index, _ in known), blob))
 
 
+def _compressed(cache: Cache) -> Iterator[CacheItem]:
+    """One item for each compressed layer, with the records that name it; kept by ``publish.compress``."""
+    records: dict[str, list[tuple[str, Path, float]]] = {}
+    for path in (cache.root / "compressed").glob("*/*.json"):
+        record = cache.read_json(*path.relative_to(cache.root).parts)
+        found = _status(path)
+        if isinstance(record, dict) and found is not None:
+            name = str(record.get("name") or "")
+            records.setdefault(str(record.get("digest")), []).append((name, path, found.st_mtime))
+    for blob in (cache.root / "compressed" / "sha256").glob("*"):
+        found = _status(blob)
+        if found is not None:
+            known = records.get(f"sha256:{blob.name}", [])
+            name = next((name for name, _, _ in known if name), f"unnamed {blob.name[:12]}")
+            used = max([used for _, _, used in known], default=found.st_mtime)
+            paths = (*(path for _, path, _ in known), blob)
+            yield CacheItem("compressed", name, _on_disk(found), used, paths)
+
+
 def _others(cache: Cache) -> Iterator[CacheItem]:
     for kind, depth in _DEPTHS.items():
         for path in (cache.root / kind).glob("/".join("*" * depth)):
@@ -179,7 +198,7 @@ def _remove(cache: Cache, item: CacheItem) -> bool:
             with contextlib.suppress(FileNotFoundError):
                 path.rename(target)
                 moved.append((target, path))
-            if item.kind == "layers" and _used_since(moved, item.last_used):
+            if item.kind in ("layers", "compressed") and _used_since(moved, item.last_used):
                 _put_back(moved)
                 return False
         for target, _ in moved:
