@@ -1,0 +1,161 @@
+"""What is attached to an image in its registry: the lock and the bill of materials, as OCI referrers.
+
+A referrer names the image's manifest by digest, so it belongs to exactly this image; but whoever may push to the
+repository may attach something. So nothing that is attached is believed for being there: :func:`read_lock_of` returns a
+lock only when its packages are those that the image's own configuration names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from himl_container.environment.model import Lock
+from himl_container.errors import InputError
+from himl_container.progress import Reporter
+from himl_container.publish.sbom import SBOM_TYPE, make_sbom
+from himl_container.registry.api import Repository
+from himl_container.registry.model import Descriptor, Manifest, sha256_of
+from himl_container.settings import Settings
+
+LOCK_TYPE = "application/vnd.himl.lock.v1+toml"
+"""Artifact type and media type of an attached lock."""
+
+LOCK_ANNOTATION = "himl.lock"
+"""Annotation of both documents: digest of the lock's bytes that they are, or were made from."""
+
+TITLE = "org.opencontainers.image.title"
+
+_MOST_DOCUMENTS = 20
+"""Attached documents of one type that are looked at; more are nothing that we made."""
+
+_LONGEST_DOCUMENT = 64 << 20
+
+
+def attach_proof(
+    repository: Repository,
+    subject: Descriptor,
+    *,
+    lock: Lock,
+    lock_bytes: bytes,
+    settings: Settings,
+    reporter: Reporter,
+) -> None:
+    """Attach the lock and the bill of materials to an image, each only where it is not attached already.
+
+    Costs one request where both are there. Safe to repeat after a failure, and before the image's manifest is pushed.
+
+    :param subject: the image's manifest in this repository.
+    :param lock_bytes: the lock file as it is, of which ``lock`` was read.
+    :raises RegistryError: the registry does not answer or refuses.
+    """
+    made_from = sha256_of(lock_bytes)
+    attached = repository.referrers(subject.digest)
+    missing = [kind for kind in (LOCK_TYPE, SBOM_TYPE) if not _is_attached(repository, attached, kind, made_from)]
+    if not missing:
+        return
+    with reporter.step("attach", "lock and bill of materials", total=len(missing), unit="documents") as task:
+        for kind in missing:
+            name = f"{repository.host}/{repository.name}"
+            data = lock_bytes if kind == LOCK_TYPE else make_sbom(lock, name=name, digest=subject.digest)
+            title = (
+                settings.lock_file.name if kind == LOCK_TYPE else f"{settings.image_name.rpartition('/')[2]}.cdx.json"
+            )
+            repository.attach(
+                subject,
+                data,
+                artifact_type=kind,
+                media_type=kind,
+                annotations={LOCK_ANNOTATION: made_from, TITLE: title},
+            )
+            task.advance(1)
+
+
+def read_lock_of(repository: Repository, subject: Descriptor) -> Lock | None:
+    """Return the lock that is attached to an image; None where there is none that the image's configuration confirms.
+
+    :raises RegistryError: the registry does not answer or refuses, or what it sends is not what its digest says.
+    """
+    image = repository.manifest(subject.digest)
+    config = _config(repository, image) if image is not None else {}
+    return attached_lock(repository, subject, labels=labels_of(config))
+
+
+def attached_lock(repository: Repository, subject: Descriptor, *, labels: Mapping[str, str]) -> Lock | None:
+    """Return the attached lock as :func:`read_lock_of` does, for an image whose labels are known already.
+
+    :param labels: of the image's configuration.
+    """
+    from himl_container.environment.lock_reader import read_lock_text
+
+    for data in attached_documents(repository, subject, LOCK_TYPE):
+        try:
+            lock = read_lock_text(data.decode("utf-8"), where=f"the lock attached to {subject.digest}")
+        except (InputError, UnicodeDecodeError):
+            continue  # somebody else's document under our type; ours, if there is one, comes too
+        if artifacts_of(lock) == labels.get("himl.artifacts"):
+            return lock
+    return None
+
+
+def attached_documents(repository: Repository, subject: Descriptor, artifact_type: str) -> Iterator[bytes]:
+    """Yield the documents of a type that are attached to an image, in the order of their digests.
+
+    :raises RegistryError: as :func:`read_lock_of`.
+    """
+    found = [
+        item for item in repository.referrers(subject.digest, artifact_type) if item.artifact_type == artifact_type
+    ]
+    for descriptor in sorted(found, key=lambda item: item.digest)[:_MOST_DOCUMENTS]:
+        manifest = repository.manifest(descriptor.digest)
+        content = manifest.content if manifest is not None else {}
+        about, layers = content.get("subject"), content.get("layers")
+        if not isinstance(about, dict) or about.get("digest") != subject.digest or not isinstance(layers, list):
+            continue
+        layer = layers[0] if len(layers) == 1 and isinstance(layers[0], dict) else {}
+        if isinstance(layer.get("digest"), str) and isinstance(layer.get("size"), int):
+            if layer["size"] > _LONGEST_DOCUMENT:
+                continue
+            yield repository.blob(layer["digest"], limit=_LONGEST_DOCUMENT)
+
+
+def artifacts_of(lock: Lock) -> str:
+    """Return the digest over the hashes of all packages, which an image of the lock has as label ``himl.artifacts``."""
+    from himl_container.image.config import image_labels
+
+    return dict(image_labels(lock, ""))["himl.artifacts"]
+
+
+def labels_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the labels of an OCI image configuration; none where it is malformed."""
+    inner = config.get("config")
+    labels = inner.get("Labels") if isinstance(inner, dict) else None
+    return {str(key): str(value) for key, value in labels.items()} if isinstance(labels, dict) else {}
+
+
+def _config(repository: Repository, image: Manifest) -> Mapping[str, Any]:
+    import json
+
+    descriptor = image.content.get("config")
+    if not isinstance(descriptor, dict) or not isinstance(descriptor.get("digest"), str):
+        return {}
+    try:
+        value = json.loads(repository.blob(descriptor["digest"]))
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _is_attached(repository: Repository, attached: tuple[Descriptor, ...], artifact_type: str, made_from: str) -> bool:
+    """Whether a document of a type, made from this lock, is attached; some registries list no annotations."""
+    for item in attached:
+        if item.artifact_type != artifact_type:
+            continue
+        noted = item.annotations.get(LOCK_ANNOTATION)
+        if noted is None:
+            manifest = repository.manifest(item.digest)
+            annotations = manifest.content.get("annotations") if manifest is not None else None
+            noted = annotations.get(LOCK_ANNOTATION) if isinstance(annotations, dict) else None
+        if noted == made_from:
+            return True
+    return False
