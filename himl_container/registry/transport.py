@@ -1,0 +1,238 @@
+"""Requests to one registry: its scheme, the login, redirects, tries, and errors in words that a user can act on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Protocol
+
+from himl_container.errors import RegistryError
+from himl_container.registry.answers import Answer, Body, Stream, drained
+from himl_container.registry.headers import location, origin, readable
+from himl_container.registry.pools import Pools
+from himl_container.registry.refusals import connection_text, hung_up, refusal, untrusted
+from himl_container.registry.retries import RETRIED, Failure, Patience, RetryableError
+
+ANSWER_LIMIT = 4 << 20
+"""Bytes of an answer that is no blob; the distribution specification's limit for manifests."""
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_HOPS = 5
+_TOKEN_LIMIT = 1 << 20
+
+
+class Login(Protocol):
+    """What :class:`himl_container.registry.auth.Authenticator` does for a transport."""
+
+    def authorization(self, scope: str) -> str | None:
+        """Return the header that is known for a scope; None when nothing is known yet."""
+
+    def challenged(self, www_authenticate: str, scope: str) -> str:
+        """Return a new header after a 401, or raise RegistryError when the login is refused."""
+
+
+class Transport:
+    """Sends requests to one registry. Safe to use from several threads.
+
+    :param endpoint: host and port.
+    :param loopback: whether plain http may be spoken.
+    :param login: set once, before the first request; without it, a 401 is an error.
+    """
+
+    def __init__(self, endpoint: str, *, loopback: bool, pools: Pools, patience: Patience) -> None:
+        self.endpoint = endpoint
+        self.patience = patience
+        self.login: Login | None = None
+        self.pools = pools
+        self._scheme = None if loopback else "https"
+        self._deciding = threading.Lock()
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        what: str,
+        scope: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Body | None = None,
+        expect: Iterable[int] = (200,),
+        limit: int = ANSWER_LIMIT,
+    ) -> Answer:
+        """Send a request that may be sent again, as often as patience allows, and return the answer.
+
+        :param target: a path (``/v2/...``) or an address of the registry or, without ``scope``, of anybody.
+        :param what: the request, for messages.
+        :param scope: what the login is for; empty sends none.
+        :param expect: statuses to return; all others are errors, or worth another try.
+        :raises RegistryError: no answer after all tries, or one that was not expected.
+        """
+        once = partial(self.once, method, target, what=what, scope=scope, headers=headers, body=body)
+        return self.patience.tried(what, self.endpoint, partial(once, expect=expect, limit=limit))
+
+    def token_request(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Send a request about a login, wherever its server is, and return status, headers and body of any answer.
+
+        Redirects are not followed, because headers and body hold credentials.
+
+        :raises RegistryError: no answer after all tries.
+        """
+        what = f"Login at {readable(url)}"
+
+        def once() -> tuple[int, Mapping[str, str], bytes]:
+            stream = self._send_to(url, method, headers, body)
+            try:
+                data = stream.read(_TOKEN_LIMIT)
+            finally:
+                stream.close()
+            if stream.status in RETRIED:
+                raise refusal(stream.status, stream.headers, b"", what=what, where="", now=self.patience.clock())
+            return stream.status, stream.headers, data
+
+        return self.patience.tried(what, self.endpoint, once)
+
+    @property
+    def url(self) -> str:
+        """``https://<endpoint>``, or http for a registry on this machine that speaks no TLS."""
+        return f"{self._scheme or 'http'}://{self.endpoint}"
+
+    def once(
+        self,
+        method: str,
+        target: str,
+        *,
+        what: str,
+        scope: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Body | None = None,
+        expect: Iterable[int] = (200,),
+        limit: int = ANSWER_LIMIT,
+    ) -> Answer:
+        """Send a request once; as :meth:`request` otherwise.
+
+        :raises RetryableError: another try may help; whether the registry acted upon the request is not known.
+        """
+        with self.open(method, target, what=what, scope=scope, headers=headers, body=body, expect=expect) as stream:
+            data = b"" if method == "HEAD" else stream.read(limit)
+            return Answer(stream.status, stream.headers, data, stream.url)
+
+    @contextmanager
+    def open(
+        self,
+        method: str,
+        target: str,
+        *,
+        what: str,
+        scope: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Body | None = None,
+        expect: Iterable[int] = (200,),
+    ) -> Iterator[Stream]:
+        """Send a request once and give the answer with its body still to be read; as :meth:`once` otherwise."""
+        self.patience.check()
+        stream = self._with_login(method, target, scope, dict(headers or {}), body)
+        try:
+            if stream.status not in frozenset(expect):
+                data = b"" if method == "HEAD" else stream.read(ANSWER_LIMIT)
+                raise refusal(
+                    stream.status, stream.headers, data, what=what, where=self.endpoint, now=self.patience.clock()
+                )
+            yield stream
+        finally:
+            stream.close()
+
+    def _with_login(
+        self, method: str, target: str, scope: str, headers: dict[str, str], body: bytes | Body | None
+    ) -> Stream:
+        known = self.login.authorization(scope) if scope and self.login is not None else None
+        stream = self._follow(method, target, headers, body, known)
+        if stream.status != 401 or not scope or self.login is None or not self._is_registry(stream.url):
+            return stream
+        challenge = stream.headers.get("WWW-Authenticate", "")
+        drained(stream)
+        renewed = self.login.challenged(challenge, scope)
+        stream = self._follow(method, target, headers, body, renewed)
+        if stream.status == 401 and self._is_registry(stream.url):
+            drained(stream)
+            raise RegistryError(
+                "The registry refuses the login that it asked for",
+                where=self.endpoint,
+                hint="The user may lack the right for this repository (Azure: the role AcrPull or AcrPush), or the "
+                "clock of this machine is wrong.",
+            )
+        return stream
+
+    def _follow(
+        self, method: str, target: str, headers: dict[str, str], body: bytes | Body | None, login: str | None
+    ) -> Stream:
+        """Send one request and follow redirects of reads; the login goes to the registry itself only."""
+        for _ in range(_HOPS):
+            mine = {**headers, "Authorization": login} if login and self._is_registry(target) else headers
+            stream = self._send(method, target, mine, body)
+            if stream.status not in _REDIRECTS or method not in ("GET", "HEAD"):
+                return stream
+            drained(stream)
+            target = location(stream.headers.get("Location"), stream.url, elsewhere=True)
+        raise RegistryError(f"The registry redirects more than {_HOPS} times", where=readable(target))
+
+    def _is_registry(self, target: str) -> bool:
+        return target.startswith("/") or origin(target) == origin(self.url)
+
+    def _send(self, method: str, target: str, headers: Mapping[str, str], body: bytes | Body | None) -> Stream:
+        if not target.startswith("/"):
+            return self._send_to(target, method, headers, body)
+        if self._scheme is None:
+            with self._deciding:
+                if self._scheme is None:
+                    return self._first(method, target, headers, body)
+        return self._send_to(f"{self._scheme}://{self.endpoint}{target}", method, headers, body)
+
+    def _first(self, method: str, path: str, headers: Mapping[str, str], body: bytes | Body | None) -> Stream:
+        """Find out whether a registry on this machine speaks http or https, with the first request itself.
+
+        Servers answer plain http on a TLS port with 400 or hang up; only then https is tried. So a registry without TLS
+        costs nothing, one with TLS a single request.
+        """
+        plain, secure = (f"{scheme}://{self.endpoint}{path}" for scheme in ("http", "https"))
+        stream, failed = None, None
+        try:
+            stream = self._send_to(plain, method, headers, body)
+        except RetryableError as error:
+            if not hung_up(error.__cause__):
+                raise
+            failed = error
+        if stream is None or stream.status == 400:
+            try:
+                secured = self._send_to(secure, method, headers, body)
+            except RegistryError:
+                self._scheme = "https"  # its certificate is not trusted, so it does speak TLS
+                raise
+            except RetryableError:
+                if failed is not None:
+                    raise failed from None
+            else:
+                self._scheme = "https"
+                if stream is not None:
+                    stream.close()
+                return secured
+        self._scheme = "http"
+        assert stream is not None
+        return stream
+
+    def _send_to(self, url: str, method: str, headers: Mapping[str, str], body: bytes | Body | None) -> Stream:
+        import urllib3
+
+        content: bytes | Iterable[bytes] | None = body if isinstance(body, bytes) else None
+        if isinstance(body, Body):
+            content = body.pieces()
+            headers = {**headers, "Content-Length": str(body.length)}
+        elif body is None and method in ("POST", "PUT", "PATCH"):
+            headers = {**headers, "Content-Length": "0"}
+        try:
+            return Stream(self.pools.send(method, url, headers, content), url)
+        except urllib3.exceptions.HTTPError as error:
+            untrusted(error, url)
+            raise RetryableError(Failure(connection_text(error))) from error
