@@ -84,7 +84,7 @@ def capture_activation(
     files = find_files(layers, cache=cache)
     if files.empty:
         return {}
-    memo = ("memo", "activation", f"{_key(files, plan)}.json")
+    memo = ("memo", "activation", f"{memo_key(files, plan)}.json")
     known = cache.read_json(*memo)
     if _is_environment(known):
         return dict(sorted(known.items()))
@@ -102,7 +102,7 @@ def known_activation(
     files = find_files(layers, cache=cache)
     if files.empty:
         return {}
-    known = cache.read_json("memo", "activation", f"{_key(files, plan)}.json")
+    known = cache.read_json("memo", "activation", f"{memo_key(files, plan)}.json")
     return dict(sorted(known.items())) if _is_environment(known) else None
 
 
@@ -133,7 +133,7 @@ def find_files(layers: Sequence[Layer], *, cache: Cache) -> ActivationFiles:
     )
 
 
-def _key(files: ActivationFiles, plan: ImagePlan | None) -> str:
+def memo_key(files: ActivationFiles, plan: ImagePlan | None) -> str:
     """Hash everything that can change the outcome: the files, and where they run."""
     total = hashlib.sha256(f"{_FORMAT} {_SCRIPT}".encode())
     if plan is not None:

@@ -60,7 +60,7 @@ def excluded_paths(
 def package_paths(lock: Lock, *, cache: Cache, settings: Settings, reporter: Reporter) -> dict[str, Paths]:
     """Return the paths of every Conda package of a lock, by the package's name."""
     python = python_of(lock.conda)
-    keys = {package.name: _key(package, python) for package in lock.conda}
+    keys = {package.name: memo_key(package, python) for package in lock.conda}
     known: dict[str, Paths] = {}
     for package in lock.conda:
         value = cache.read_json("memo", "paths", keys[package.name] + ".json")
@@ -85,10 +85,10 @@ def package_paths(lock: Lock, *, cache: Cache, settings: Settings, reporter: Rep
 def _all_known(lock: Lock, cache: Cache) -> bool:
     python = python_of(lock.conda)
     folder = cache.root / "memo" / "paths"
-    return all((folder / f"{_key(package, python)}.json").is_file() for package in lock.conda)
+    return all((folder / f"{memo_key(package, python)}.json").is_file() for package in lock.conda)
 
 
-def _key(package: LockedConda, python: LockedConda | None) -> str:
+def memo_key(package: LockedConda, python: LockedConda | None) -> str:
     """Noarch Python packages lie where the interpreter looks for them; the others are the same everywhere."""
     place = [python.version, python.python_site_packages_path] if python and package.noarch == "python" else []
     return hashlib.sha256("\n".join([_FORMAT, package.sha256, *place]).encode()).hexdigest()
