@@ -143,10 +143,11 @@ def _unpacked(file: BinaryIO) -> Iterator[bytes]:
             unpacker = zstandard.ZstdDecompressor()  # refuses a window of more than 128 MB, and so bounds the memory
             reader = unpacker.stream_reader(file, read_across_frames=True, closefd=False)
             source = stack.enter_context(cast("BinaryIO", reader))
+        damage = (EOFError, gzip.BadGzipFile, cast("type[Exception]", IsalError), zstandard.ZstdError)
         try:
             while block := source.read(_BLOCK):
                 yield block
-        except (EOFError, gzip.BadGzipFile, IsalError, zstandard.ZstdError) as error:
+        except damage as error:
             raise RegistryError(
                 f"a layer is damaged: {error}", hint="Push the image again from the machine that made it."
             ) from error
