@@ -2,7 +2,7 @@
 
 A referrer names the image's manifest by digest, so it belongs to exactly this image; but whoever may push to the
 repository may attach something. So nothing that is attached is believed for being there: :func:`read_lock_of` returns a
-lock only when its packages are those that the image's own configuration names.
+lock only when the image itself names it: by its digest in the manifest, or by the hash over all of its packages.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from himl_container.environment.model import Lock
 from himl_container.errors import InputError
 from himl_container.progress import Reporter
+from himl_container.publish.manifest import LOCK
 from himl_container.publish.sbom import SBOM_TYPE, make_sbom
 from himl_container.registry.api import Repository
 from himl_container.registry.model import Descriptor, Manifest, sha256_of
@@ -21,10 +22,7 @@ from himl_container.settings import Settings
 LOCK_TYPE = "application/vnd.himl.lock.v1+toml"
 """Artifact type and media type of an attached lock."""
 
-LOCK_ANNOTATION = "himl.lock"
-"""Annotation of both documents: digest of the lock's bytes that they are, or were made from."""
-
-TITLE = "org.opencontainers.image.title"
+_TITLE = "org.opencontainers.image.title"
 
 _MOST_DOCUMENTS = 20
 """Attached documents of one type that are looked at; more are nothing that we made."""
@@ -66,34 +64,44 @@ def attach_proof(
                 data,
                 artifact_type=kind,
                 media_type=kind,
-                annotations={LOCK_ANNOTATION: made_from, TITLE: title},
+                annotations={LOCK: made_from, _TITLE: title},
             )
             task.advance(1)
 
 
 def read_lock_of(repository: Repository, subject: Descriptor) -> Lock | None:
-    """Return the lock that is attached to an image; None where there is none that the image's configuration confirms.
+    """Return the lock that is attached to an image; None where there is none that the image itself confirms.
 
     :raises RegistryError: the registry does not answer or refuses, or what it sends is not what its digest says.
     """
     image = repository.manifest(subject.digest)
-    config = _config(repository, image) if image is not None else {}
-    return attached_lock(repository, subject, labels=labels_of(config))
+    if image is None:
+        return None
+    stated = image.content.get("annotations")
+    annotations = stated if isinstance(stated, dict) else {}
+    labels = {} if annotations.get(LOCK) else labels_of(_config(repository, image))
+    return attached_lock(repository, subject, annotations=annotations, labels=labels)
 
 
-def attached_lock(repository: Repository, subject: Descriptor, *, labels: Mapping[str, str]) -> Lock | None:
-    """Return the attached lock as :func:`read_lock_of` does, for an image whose labels are known already.
+def attached_lock(
+    repository: Repository, subject: Descriptor, *, annotations: Mapping[str, str], labels: Mapping[str, str]
+) -> Lock | None:
+    """Return the attached lock as :func:`read_lock_of` does, for an image that is known already.
 
-    :param labels: of the image's configuration.
+    :param annotations: of the image's manifest; the one that names the lock's digest decides where it is there.
+    :param labels: of the image's configuration; the hash over all packages decides otherwise.
     """
     from himl_container.environment.lock_reader import read_lock_text
 
+    noted = annotations.get(LOCK, "")
     for data in attached_documents(repository, subject, LOCK_TYPE):
+        if noted and sha256_of(data) != noted:
+            continue  # somebody else's document under our type; ours, if there is one, comes too
         try:
             lock = read_lock_text(data.decode("utf-8"), where=f"the lock attached to {subject.digest}")
         except (InputError, UnicodeDecodeError):
-            continue  # somebody else's document under our type; ours, if there is one, comes too
-        if artifacts_of(lock) == labels.get("himl.artifacts"):
+            continue
+        if noted or artifacts_of(lock) == labels.get("himl.artifacts"):
             return lock
     return None
 
@@ -151,11 +159,11 @@ def _is_attached(repository: Repository, attached: tuple[Descriptor, ...], artif
     for item in attached:
         if item.artifact_type != artifact_type:
             continue
-        noted = item.annotations.get(LOCK_ANNOTATION)
+        noted = item.annotations.get(LOCK)
         if noted is None:
             manifest = repository.manifest(item.digest)
             annotations = manifest.content.get("annotations") if manifest is not None else None
-            noted = annotations.get(LOCK_ANNOTATION) if isinstance(annotations, dict) else None
+            noted = annotations.get(LOCK) if isinstance(annotations, dict) else None
         if noted == made_from:
             return True
     return False

@@ -1,8 +1,8 @@
 """The image's bill of materials (CycloneDX 1.6, JSON), made from the lock alone.
 
 The same lock gives the same bytes on every machine: the serial number is a hash of the content, the time is that of the
-lock (see :func:`created`), and the text is sorted. Nothing is asked of the network or of the layers, so a licence is
-known where the lock states it: for Conda packages, not for wheels.
+lock (:func:`himl_container.publish.manifest.created`), and the text is sorted. Neither the network nor a layer is asked,
+so a licence is known where the lock states it: for Conda packages, not for wheels.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from himl_container import __version__
 from himl_container.environment.model import BasePin, Lock, LockedConda, LockedWheel
-from himl_container.errors import InputError
-from himl_container.image.model import EPOCH, PREFIX
+from himl_container.image.model import PREFIX
 from himl_container.image.plan import dependency_name, plan_layers
+from himl_container.publish.manifest import created
 from himl_container.registry.reference import parse_reference
 
 if TYPE_CHECKING:
@@ -37,30 +37,6 @@ _LONGEST_EXPRESSION = 300
 """Characters up to which a licence is tried as an SPDX expression; a hostile one must not keep the parser busy."""
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-_LAST_SECOND = 253_402_300_799
-
-
-def created(lock: Lock, environ: Mapping[str, str] | None = None) -> datetime.datetime:
-    """Return the time that documents about an image bear: ``SOURCE_DATE_EPOCH``, else that of the lock (UTC).
-
-    A lock's time is that of the newest Conda package in it: what it names cannot have been put together before. A lock
-    whose packages have no time has that of the layers' entries, 1980.
-
-    :param environ: the process's environment where not given.
-    :raises InputError: ``SOURCE_DATE_EPOCH`` is not a number of seconds.
-    """
-    given = (os.environ if environ is None else environ).get("SOURCE_DATE_EPOCH", "")
-    if given:
-        if not re.fullmatch(r"[0-9]{1,12}", given) or int(given) > _LAST_SECOND:
-            raise InputError(
-                f"{given[:40]!r} is not a number of seconds since 1970",
-                where="SOURCE_DATE_EPOCH",
-                hint="For the time of the last commit: SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)",
-            )
-        return _utc(int(given))
-    # Conda's times are milliseconds, and seconds in packages of before 2017; no package is of after the year 9999.
-    seconds = (time // 1000 if time > _LAST_SECOND else time for time in (one.timestamp for one in lock.conda))
-    return _utc(max((second for second in seconds if second <= _LAST_SECOND), default=0) or EPOCH)
 
 
 def make_sbom(lock: Lock, *, name: str = "", digest: str = "", environ: Mapping[str, str] | None = None) -> bytes:
@@ -68,13 +44,15 @@ def make_sbom(lock: Lock, *, name: str = "", digest: str = "", environ: Mapping[
 
     :param name: the image's repository, with its registry's address (``myworkspace.azurecr.io/himl/train``).
     :param digest: of the image's manifest; empty before it is known.
-    :param environ: see :func:`created`.
+    :param environ: the process's environment where not given; ``SOURCE_DATE_EPOCH`` is taken from it.
+    :raises InputError: ``SOURCE_DATE_EPOCH`` is not a number of seconds.
     """
     from cyclonedx.model.bom import Bom, BomMetaData
     from cyclonedx.model.component import Component, ComponentType
     from cyclonedx.model.tool import ToolRepository
     from cyclonedx.output.json import JsonV1Dot6
 
+    time = created(lock, os.environ if environ is None else environ)
     layers = _layers(lock)
     root = _image(name, digest)
     packages = {conda.name: _conda(conda, layers) for conda in lock.conda}
@@ -86,7 +64,7 @@ def make_sbom(lock: Lock, *, name: str = "", digest: str = "", environ: Mapping[
         metadata=BomMetaData(
             component=root,
             tools=ToolRepository(components=[tool]),
-            timestamp=created(lock, environ),
+            timestamp=datetime.datetime.fromisoformat(time.replace("Z", "+00:00")),
             properties=_properties(platform=lock.platform, prefix=PREFIX, python=lock.python_version),
         ),
     )
@@ -109,10 +87,6 @@ def clean(text: str) -> str:
 
 def _text(document: Any) -> bytes:
     return (json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def _utc(seconds: int) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
 
 
 def _layers(lock: Lock) -> dict[str, str]:
