@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from himl_container.cache import Cache
 from himl_container.errors import StorageError
 from himl_container.registry.reference import parse_reference
+
+if TYPE_CHECKING:
+    from himl_container.image.engine import Engine
+    from himl_container.image.model import ImageInfo
 
 _NAMES, _IMAGES = "registry-names", "registry-images"
 
@@ -45,6 +50,21 @@ def images_of(cache: Cache, digest: str) -> tuple[str, ...]:
     An index lists an image for each platform, so the daemon's image of such an id still has to be looked at.
     """
     return _texts(cache, _IMAGES, digest)
+
+
+def find_known(name: str, *, engine: Engine, cache: Cache, platform: str = "linux-64") -> ImageInfo | None:
+    """Return the daemon's image of ``repository@digest`` without asking a registry; None when that is not known."""
+    ids = (name, *images_of(cache, parse_reference(name).digest))
+    return first_of(ids, engine=engine, platform=platform)
+
+
+def first_of(references: Iterable[str], *, engine: Engine, platform: str) -> ImageInfo | None:
+    """Return the first of these images (names or ids) that the daemon has for a Conda platform."""
+    from himl_container.image.compose import IMAGE_ARCHITECTURES
+
+    wanted = IMAGE_ARCHITECTURES.get(platform, platform)
+    found = (engine.inspect(reference) for reference in dict.fromkeys(references))
+    return next((image for image in found if image is not None and image.architecture == wanted), None)
 
 
 def _texts(cache: Cache, kind: str, digest: str) -> tuple[str, ...]:

@@ -15,72 +15,24 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from himl_container.cache import Cache
-from himl_container.config.images import has_host
-from himl_container.errors import EngineError, InputError
+from himl_container.errors import EngineError, RegistryError
 from himl_container.image.engine import Engine
 from himl_container.image.model import ComposedImage, ImageInfo, chain_ids
 from himl_container.progress import Reporter, SilentReporter
-from himl_container.publish.known_names import images_of, remember
-from himl_container.publish.pull_downloads import Downloads, PullLayer, Where, drop_damaged
+from himl_container.publish.known_names import find_known, first_of, images_of, remember
+from himl_container.publish.pull_downloads import Downloads, drop_damaged
 from himl_container.publish.pull_layers import fetch_layer
-from himl_container.publish.pull_manifest import RemoteConfig, RemoteImage, find_image, read_config
+from himl_container.publish.pull_manifest import FINGERPRINT_LABEL, RemoteConfig, RemoteImage, find_image, read_config
+from himl_container.publish.pull_model import Pulled, PullLayer, PullPlan, Where, registry_reference
 from himl_container.registry.api import Repository
 from himl_container.registry.api import connect as connect_registry
-from himl_container.registry.reference import Reference, parse_reference
 
-__all__ = ["PullPlan", "fetch_layer", "plan_pull", "pull"]
+__all__ = ["PullPlan", "Pulled", "fetch_layer", "plan_pull", "pull", "pull_image"]
 
 Connect = Callable[..., Repository]
-
-
-@dataclass(frozen=True)
-class PullPlan:
-    """What a pull would do.
-
-    :param name: what was asked for.
-    :param tag: the name that the image gets in the daemon.
-    :param names: ``repository@digest`` names of the image, the one that means it alone first.
-    :param present: the image, where the daemon has it; nothing is to be fetched then, and ``layers`` is empty.
-    """
-
-    name: str
-    tag: str
-    names: tuple[str, ...]
-    layers: tuple[PullLayer, ...] = ()
-    present: ImageInfo | None = None
-
-    @property
-    def missing(self) -> tuple[PullLayer, ...]:
-        """The layers to download."""
-        return tuple(layer for layer in self.layers if layer.where == "registry")
-
-    @property
-    def size(self) -> int:
-        """Bytes to download."""
-        return sum({layer.diff_id: layer.blob.size for layer in self.missing}.values())
-
-    def as_json(self) -> dict[str, object]:
-        """Return the plan as JSON values."""
-        return {
-            "name": self.name,
-            "tag": self.tag,
-            "digests": list(self.names),
-            "present": self.present.id if self.present else None,
-            "bytes": self.size,
-            "layers": [
-                {
-                    "name": layer.name,
-                    "diff_id": layer.diff_id,
-                    "digest": layer.blob.digest,
-                    "size": layer.blob.size,
-                    "from": layer.where,
-                }
-                for layer in self.layers
-            ],
-        }
 
 
 def plan_pull(
@@ -92,14 +44,46 @@ def plan_pull(
     platform: str = "linux-64",
     environ: Mapping[str, str] | None = None,
     connect: Connect = connect_registry,
+    fingerprint: str = "",
 ) -> PullPlan:
     """Return what :func:`pull` would do. Fetches the manifest and the configuration, and keeps nothing.
 
-    Parameters and errors are those of :func:`pull`.
+    Parameters and errors are those of :func:`pull_image`.
     """
     reporter = reporter or SilentReporter()
     opened = functools.partial(connect, reporter=reporter, environ=environ)
-    return _Pull(name, engine=engine, cache=cache, reporter=reporter, platform=platform, connect=opened).plan()
+    work = _Pull(name, engine=engine, cache=cache, reporter=reporter, platform=platform, connect=opened)
+    return work.plan(fingerprint)
+
+
+def pull_image(
+    name: str,
+    *,
+    engine: Engine,
+    cache: Cache,
+    reporter: Reporter,
+    platform: str = "linux-64",
+    environ: Mapping[str, str] | None = None,
+    connect: Connect = connect_registry,
+    fingerprint: str = "",
+) -> Pulled:
+    """Bring an image from its registry into the daemon, and say what travelled.
+
+    Without a digest in the name the registry is asked what the tag means now.
+
+    :param name: ``host/repository[:tag][@digest]``; the digest wins. Without a tag, one is made of the digest.
+    :param platform: the Conda platform, which chooses among the images of an index.
+    :param environ: variables that name logins, proxies and certificates; the process's own when not given.
+    :param connect: as :func:`himl_container.registry.api.connect`.
+    :param fingerprint: what the image's own label has to say; looked at before any layer is fetched.
+    :raises InputError: the name is malformed, or names no registry.
+    :raises RegistryError: the registry does not answer, has no such image, or what it gives is damaged.
+    :raises EngineError: the daemon went away, or has something else in the end than what was sent.
+    :raises StorageError: the cache cannot be written.
+    """
+    opened = functools.partial(connect, reporter=reporter, environ=environ)
+    work = _Pull(name, engine=engine, cache=cache, reporter=reporter, platform=platform, connect=opened)
+    return work.pull(fingerprint)
 
 
 def pull(
@@ -112,22 +96,10 @@ def pull(
     environ: Mapping[str, str] | None = None,
     connect: Connect = connect_registry,
 ) -> ImageInfo:
-    """Bring an image from its registry into the daemon and return it under its tag.
-
-    Without a digest in the name the registry is asked what the tag means now. The result's ``repo_digests`` hold the
-    digests by which the registry knows it, also where the daemon itself keeps none.
-
-    :param name: ``host/repository[:tag][@digest]``; the digest wins. Without a tag, one is made of the digest.
-    :param platform: the Conda platform, which chooses among the images of an index.
-    :param environ: variables that name logins, proxies and certificates; the process's own when not given.
-    :param connect: as :func:`himl_container.registry.api.connect`.
-    :raises InputError: the name is malformed, or names no registry.
-    :raises RegistryError: the registry does not answer, has no such image, or what it gives is damaged.
-    :raises EngineError: the daemon went away, or has something else in the end than what was sent.
-    :raises StorageError: the cache cannot be written.
-    """
-    opened = functools.partial(connect, reporter=reporter, environ=environ)
-    return _Pull(name, engine=engine, cache=cache, reporter=reporter, platform=platform, connect=opened).pull()
+    """Bring an image from its registry into the daemon and return it; see :func:`pull_image`."""
+    return pull_image(
+        name, engine=engine, cache=cache, reporter=reporter, platform=platform, environ=environ, connect=connect
+    ).image
 
 
 class _Pull:
@@ -147,30 +119,55 @@ class _Pull:
         self._name, self._platform = name, platform
         self._engine, self._cache, self._reporter = engine, cache, reporter
         self._connect = connect
+        self._fetched = self._received = 0
 
-    def plan(self) -> PullPlan:
+    def plan(self, fingerprint: str) -> PullPlan:
         known = self._present_by_digest()
         if known is not None:
+            self._check(known.labels.get(FINGERPRINT_LABEL, ""), fingerprint)
             return PullPlan(self._name, self._tag(), (self._asked(),), present=known)
         repository, image = self._look_up()
         tag = self._tag()
         present = self._present(image)
         if present is not None:
+            self._check(present.labels.get(FINGERPRINT_LABEL, ""), fingerprint)
             return PullPlan(self._name, tag, image.names, present=present)
         config = read_config(repository, image, platform=self._platform)
+        self._check(config.fingerprint, fingerprint)
         return PullPlan(self._name, tag, image.names, self._layers(image, config))
 
-    def pull(self) -> ImageInfo:
+    def pull(self, fingerprint: str) -> Pulled:
         known = self._present_by_digest()
         if known is not None:
-            return self._named(known, (self._asked(),))
+            self._check(known.labels.get(FINGERPRINT_LABEL, ""), fingerprint)
+            names = (self._asked(),)
+            return Pulled(self._named(known, names), self._tag(), names, existed=True)
         repository, image = self._look_up()
         present = self._present(image)
+        existed = present is not None
         if present is None:
             config = read_config(repository, image, platform=self._platform)
+            self._check(config.fingerprint, fingerprint)
             present = self._bring(repository, image, config)
+        self._check(present.labels.get(FINGERPRINT_LABEL, ""), fingerprint)
         remember(self._cache, {present.id, image.config.digest}, image.names)
-        return self._named(present, image.names)
+        return Pulled(
+            image=self._named(present, image.names),
+            tag=self._tag(),
+            names=image.names,
+            fetched=self._fetched,
+            bytes_received=self._received,
+            requests=repository.requests,
+            existed=existed,
+        )
+
+    def _check(self, found: str, expected: str) -> None:
+        if expected and found != expected:
+            raise RegistryError(
+                f"the registry's image of this name was made from other inputs ({found[:12] or 'not by this tool'})",
+                where=self._name,
+                hint="Somebody has pushed another image under the tag of this lock; build and push the right one.",
+            )
 
     def _look_up(self) -> tuple[Repository, RemoteImage]:
         repository = self._connect(self._reference.repository)
@@ -186,7 +183,7 @@ class _Pull:
     def _present(self, image: RemoteImage) -> ImageInfo | None:
         """Return the daemon's image of a configuration: its id, in the classic store."""
         ids = (image.config.digest, *images_of(self._cache, image.manifest.digest))
-        return _first(self._engine, dict.fromkeys(ids), self._platform)
+        return first_of(ids, engine=self._engine, platform=self._platform)
 
     def _bring(self, repository: Repository, image: RemoteImage, config: RemoteConfig) -> ImageInfo:
         layers = self._layers(image, config)
@@ -222,6 +219,8 @@ class _Pull:
             for layer in downloads:
                 stream.add(layer)
                 taken.append(layer)
+            self._fetched += len(downloads.missing)
+            self._received += downloads.received
             found = stream.finish(ComposedImage(config.data, config.diff_ids, tuple(taken), self._tag()))
         if found.diff_ids != config.diff_ids:
             with contextlib.suppress(EngineError):
@@ -258,31 +257,3 @@ class _Pull:
         """The name in the daemon. An image without one would be the first to go when somebody tidies up."""
         name = self._reference
         return name.tagged if name.tag or not name.digest else f"{name.repository}:pulled-{name.digest[7:39]}"
-
-
-def registry_reference(name: str) -> Reference:
-    """Take apart the name of an image in a registry.
-
-    :raises InputError: it is no name, or has no registry in it.
-    """
-    reference = parse_reference(name)
-    if not has_host(reference.repository):
-        raise InputError(
-            f"{name!r} names no registry",
-            hint="Write HOST/REPOSITORY:TAG, for example docker.io/library/debian:12.",
-        )
-    return reference
-
-
-def find_known(name: str, *, engine: Engine, cache: Cache, platform: str = "linux-64") -> ImageInfo | None:
-    """Return the daemon's image of ``repository@digest`` without asking a registry; None when that is not known."""
-    ids = (name, *images_of(cache, parse_reference(name).digest))
-    return _first(engine, dict.fromkeys(ids), platform)
-
-
-def _first(engine: Engine, ids: Mapping[str, None], platform: str) -> ImageInfo | None:
-    from himl_container.image.compose import IMAGE_ARCHITECTURES
-
-    wanted = IMAGE_ARCHITECTURES.get(platform, platform)
-    found = (engine.inspect(id_) for id_ in ids)
-    return next((image for image in found if image is not None and image.architecture == wanted), None)

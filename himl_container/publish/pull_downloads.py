@@ -7,43 +7,26 @@ import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 from himl_container.cache import Cache
 from himl_container.image.model import Layer
 from himl_container.progress import Reporter
 from himl_container.publish.pull_layers import fetch_layer
+from himl_container.publish.pull_model import PullLayer
 from himl_container.registry.api import Repository
-from himl_container.registry.model import Descriptor
 
 AT_ONCE = 6
 """Layers that are fetched at the same time: some wait for the network while others are unpacked."""
-
-Where = Literal["daemon", "store", "registry"]
-
-
-@dataclass(frozen=True)
-class PullLayer:
-    """One layer of an image that is pulled.
-
-    :param name: what the reader sees.
-    :param blob: its form in the registry.
-    :param where: the nearest place that has it: the daemon, the local store of blobs, or the registry alone.
-    """
-
-    name: str
-    diff_id: str
-    blob: Descriptor
-    where: Where
 
 
 class Downloads:
     """Layers on their way into the store. Use it as a context, and iterate over it once for the layers, in order.
 
     Leaving the context ends what is still under way: whole layers stay, and the begun ones go on next time.
+
+    ``missing`` are the layers to fetch, by their diff id; ``received`` is the number of bytes that came in.
 
     :param layers: those that the daemon lacks; what the store has is not fetched.
     """
@@ -52,24 +35,25 @@ class Downloads:
         self, name: str, layers: Sequence[PullLayer], repository: Repository, *, cache: Cache, reporter: Reporter
     ) -> None:
         self._layers, self._repository, self._cache = layers, repository, cache
-        self._missing = {layer.diff_id: layer for layer in layers if layer.where == "registry"}
+        self.missing = {layer.diff_id: layer for layer in layers if layer.where == "registry"}
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._stack = contextlib.ExitStack()
         self._futures: dict[str, Future[Path]] = {}
         self._failure: BaseException | None = None
         self._name, self._reporter = name, reporter
+        self.received = 0
 
     def __enter__(self) -> Downloads:
-        if self._missing:
-            total = sum(layer.blob.size for layer in self._missing.values())
-            subject = f"{self._name}, {len(self._missing)} of {len(self._layers)} layers"
+        if self.missing:
+            total = sum(layer.blob.size for layer in self.missing.values())
+            subject = f"{self._name}, {len(self.missing)} of {len(self._layers)} layers"
             self._task = self._stack.enter_context(
                 self._reporter.step("pull", subject, total=total, unit="bytes"),
             )
             pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pull")
             self._stack.callback(pool.shutdown, cancel_futures=True)
-            self._futures = {diff_id: pool.submit(self._fetch, layer) for diff_id, layer in self._missing.items()}
+            self._futures = {diff_id: pool.submit(self._fetch, layer) for diff_id, layer in self.missing.items()}
         return self
 
     def __exit__(
@@ -110,6 +94,7 @@ class Downloads:
     def _received(self, amount: int) -> None:
         self._check()
         with self._lock:
+            self.received += amount
             self._task.advance(amount)
 
     def _check(self) -> None:

@@ -18,6 +18,7 @@ from himl_container.publish.pull_layers import is_digest
 from himl_container.registry.api import Repository
 from himl_container.registry.model import INDEXES, MANIFESTS, OCI_CONFIG, Descriptor, Manifest
 
+FINGERPRINT_LABEL = "himl.fingerprint"
 _DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 _LARGEST_CONFIG = 16 << 20
 _MOST_LAYERS = 1024
@@ -53,12 +54,14 @@ class RemoteConfig:
 
     :param data: its bytes; they have the digest that the manifest names.
     :param layer_names: what the reader sees of each layer (``conda:numpy``, ``layer 3``).
+    :param fingerprint: of the inputs, as the image's label claims; empty for an image that is not ours.
     """
 
     data: bytes
     architecture: str
     diff_ids: tuple[str, ...]
     layer_names: tuple[str, ...]
+    fingerprint: str = ""
 
 
 def find_image(repository: Repository, reference: str, *, platform: str) -> RemoteImage:
@@ -95,6 +98,7 @@ def read_config(repository: Repository, image: RemoteImage, *, platform: str) ->
         value = json.loads(data)
         diff_ids = tuple(value["rootfs"]["diff_ids"])
         system, architecture = str(value["os"]), str(value["architecture"])
+        fingerprint = str(((value.get("config") or {}).get("Labels") or {}).get(FINGERPRINT_LABEL, ""))
         steps = [str(step.get("created_by", "")) for step in value.get("history") or () if not step.get("empty_layer")]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _malformed("configuration", where) from error
@@ -109,7 +113,7 @@ def read_config(repository: Repository, image: RemoteImage, *, platform: str) ->
     steps += [""] * (len(diff_ids) - len(steps))
     names = (_OUR_STEP.match(steps[number]) for number in range(len(diff_ids)))
     shown = tuple(name[1] if name else f"layer {number + 1}" for number, name in enumerate(names))
-    return RemoteConfig(data, architecture, diff_ids, shown)
+    return RemoteConfig(data, architecture, diff_ids, shown, fingerprint)
 
 
 def _of_platform(repository: Repository, index: Manifest, platform: str, where: str) -> Manifest:

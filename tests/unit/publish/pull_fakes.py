@@ -57,6 +57,7 @@ class FakeRepository:
     asked: list[str] = field(default_factory=list)
     before: Callable[[str], None] = lambda digest: None
     after: Callable[[str], None] = lambda digest: None
+    requests: int = 0
     host: str = HOST
     name: str = NAME
 
@@ -98,6 +99,7 @@ class FakeRepository:
         forms: tuple[bytes, ...] | None = None,
         diff_ids: tuple[str, ...] | None = None,
         steps: tuple[str, ...] = (),
+        labels: dict[str, str] | None = None,
     ) -> Manifest:
         """Add an image of these tars.
 
@@ -109,7 +111,7 @@ class FakeRepository:
             {
                 "architecture": architecture,
                 "os": "linux",
-                "config": {},
+                "config": {"Labels": labels or {}},
                 "history": [{"created_by": step} for step in steps],
                 "rootfs": {"type": "layers", "diff_ids": list(diff_ids or (sha256_of(layer) for layer in layers))},
             }

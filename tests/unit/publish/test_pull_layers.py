@@ -100,10 +100,8 @@ def test_one_wrong_byte_is_never_taken(tmp_path_factory: pytest.TempPathFactory,
 
 def test_a_layer_that_would_fill_the_disk_is_stopped(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pull_layers, "_FREE", 1 << 20)
-    blocks, packer = [], zlib.compressobj(wbits=31)
-    for _ in range(64):
-        blocks.append(packer.compress(bytes(1 << 20)))
-    bomb = b"".join(blocks) + packer.flush()
+    packer = zlib.compressobj(wbits=31)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(64)) + packer.flush()
     assert plausible_size(len(bomb)) < 64 << 20
     with pytest.raises(RegistryError, match="unpacks to more than"):
         fetch(cache, bomb, sha256_of(b"whatever"))
