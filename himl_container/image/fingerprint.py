@@ -42,15 +42,18 @@ def tag_of(image_name: str, value: str) -> str:
     return f"{image_name}:{value[:32]}"
 
 
-def remember(settings: Settings, files: Iterable[Path], value: str, cache: Cache) -> None:
-    """Keep that these settings, with the present bytes of these files, have this fingerprint."""
+def remember(settings: Settings, files: Iterable[Path], value: str, cache: Cache, *, tested: bool = True) -> None:
+    """Keep that these settings, with the present bytes of these files, have this fingerprint.
+
+    :param tested: whether the fingerprint's image has passed the test of these settings.
+    """
     seen = {str(path): _sha256(path) for path in files}
-    cache.write_json({"files": seen, "fingerprint": value}, "memo", "fingerprint", _settings_key(settings) + ".json")
+    cache.write_json({"files": seen, "fingerprint": value, "tested": tested}, *_memo(settings))
 
 
 def remembered(settings: Settings, cache: Cache) -> str | None:
     """Return the fingerprint kept for these settings, or None when any file that it was made from has changed."""
-    known = cache.read_json("memo", "fingerprint", _settings_key(settings) + ".json")
+    known = cache.read_json(*_memo(settings))
     if not isinstance(known, dict) or not isinstance(known.get("files"), dict):
         return None
     for path, digest in known["files"].items():
@@ -58,6 +61,16 @@ def remembered(settings: Settings, cache: Cache) -> str | None:
             return None
     value = known.get("fingerprint")
     return value if isinstance(value, str) else None
+
+
+def tested(settings: Settings, value: str, cache: Cache) -> bool:
+    """Whether the image of a fingerprint is kept as one that has passed the test of these settings."""
+    known = cache.read_json(*_memo(settings))
+    return isinstance(known, dict) and known.get("fingerprint") == value and known.get("tested") is True
+
+
+def _memo(settings: Settings) -> tuple[str, str, str]:
+    return "memo", "fingerprint", _settings_key(settings) + ".json"
 
 
 def _settings_key(settings: Settings) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from himl_container.cache import Cache
-from himl_container.image.fingerprint import remembered, tag_of
+from himl_container.image.fingerprint import remembered, tag_of, tested
 from himl_container.image.probe import image_exists
 from himl_container.settings import Settings
 
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuiltImage:
-    """A tested image in the daemon.
+    """An image in the daemon.
 
     :param tag: ``repository:tag``; the tag is the fingerprint's first 32 hex digits.
     :param id: the daemon's id of the image.
     :param built: whether this call made it, or found it.
     :param layers: our own layers; empty where the image was found.
+    :param tested: whether it has passed the test of these settings.
     """
 
     tag: str
@@ -31,18 +32,24 @@ class BuiltImage:
     built: bool
     layers: tuple[Layer, ...] = ()
     smoke: SmokeReport | None = None
+    tested: bool = True
 
 
-def find_image(settings: Settings) -> BuiltImage | None:
+def find_image(settings: Settings, *, test: bool = True) -> BuiltImage | None:
     """Return the image of these settings when nothing has changed since it was built.
 
     None means "not known", never "does not exist": the long way decides.
 
+    :param test: only an image that has passed the test of these settings.
     :raises EngineError: the daemon does not answer.
     """
-    known = remembered(settings, Cache(settings.cache_dir))
+    cache = Cache(settings.cache_dir)
+    known = remembered(settings, cache)
     if known is None:
+        return None
+    passed = tested(settings, known, cache)
+    if test and not passed:
         return None
     tag = tag_of(settings.image_name, known)
     found = image_exists(tag)
-    return BuiltImage(tag, found.id, known, built=False) if found else None
+    return BuiltImage(tag, found.id, known, built=False, tested=passed) if found else None
