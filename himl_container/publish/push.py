@@ -1,0 +1,234 @@
+"""Pushing an image: its layers, its configuration, and last its manifest, so that a reader sees all of it or nothing.
+
+The digest of the manifest is known before it is sent, and what the registry then reports has to be equal. Two machines
+may push the same tag at once: who comes second takes what is there when it is the same image, and fails otherwise. A
+tag is never silently given another meaning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from himl_container.cache import Cache
+from himl_container.errors import BuildError, RegistryError
+from himl_container.progress import Reporter
+from himl_container.publish.compress import CompressedStore
+from himl_container.publish.manifest import image_manifest
+from himl_container.publish.model import Pushed, PushImage
+from himl_container.publish.placing import Connect, Export, Placed, Placer
+from himl_container.publish.transfer import Transfer
+from himl_container.registry.api import Repository, connect
+from himl_container.registry.model import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, sha256_of
+
+
+def push(
+    image: PushImage,
+    target: Repository,
+    tag: str,
+    *,
+    cache: Cache,
+    compression: str,
+    reporter: Reporter,
+    export: Export | None = None,
+    before: Descriptor | None = None,
+    connect_to: Connect = connect,
+) -> Pushed:
+    """Bring an image into a repository under a tag. Whole or not at all; a second try sends only the rest.
+
+    :param compression: ``gzip`` or ``zstd``, for layers whose compressed form is not known yet.
+    :param export: see :data:`himl_container.publish.placing.Export`; called at most for layers that are nowhere else.
+    :param before: what the tag meant when the caller looked. None: nothing. Only that meaning is replaced.
+    :param connect_to: how to reach the registries that layers are copied from.
+    :raises RegistryError: the registry does not answer or refuses, the tag means something else by now, or a layer is
+        nowhere to be had.
+    :raises BuildError: the image does not fit together, or a layer's file is damaged.
+    :raises StorageError: the cache cannot be written.
+    """
+    _check(image)
+    name = f"{target.host}/{target.name}:{tag}"
+    requests = target.requests
+    count = len({layer.diff_id for layer in image.layers})
+    # One push of a tag from this machine at a time; and while a lock is held, pruning leaves the layers alone.
+    with (
+        cache.lock("push-" + hashlib.sha256(name.encode()).hexdigest()[:3]),
+        CompressedStore(cache, compression) as store,
+        reporter.step("push", f"{count} layers", unit="bytes") as task,
+        Transfer(task, reporter) as transfer,
+    ):
+        placer = Placer(target, store, transfer, export, connect_to)
+        done = _Push(image, target, tag, placer, before).run()
+        return Pushed(
+            name=name,
+            manifest=done.manifest,
+            layers=done.layers,
+            bytes_sent=transfer.bytes_sent + done.manifest_bytes,
+            requests=target.requests - requests,
+            existed=done.existed,
+        )
+
+
+def same_image(manifest: Manifest, config_digest: str) -> bool:
+    """Whether a manifest is of the image with this configuration, whatever its annotations and compression are."""
+    config = manifest.content.get("config")
+    return isinstance(config, dict) and config.get("digest") == config_digest
+
+
+def layers_of(manifest: Manifest) -> tuple[Descriptor, ...]:
+    """Return the layers that a registry's manifest names.
+
+    :raises RegistryError: it is malformed.
+    """
+    try:
+        return tuple(
+            Descriptor(str(layer["mediaType"]), str(layer["digest"]), int(layer["size"]))
+            for layer in manifest.content["layers"]
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RegistryError("the registry's manifest is malformed", where=manifest.digest) from error
+
+
+@dataclass(frozen=True)
+class _Done:
+    manifest: Descriptor
+    layers: tuple[Descriptor, ...]
+    manifest_bytes: int = 0
+    existed: bool = False
+
+
+class _Push:
+    """One push: layers and configuration, then the manifest, then a look at what the registry has."""
+
+    def __init__(
+        self, image: PushImage, target: Repository, tag: str, placer: Placer, before: Descriptor | None
+    ) -> None:
+        self.image = image
+        self.target = target
+        self.tag = tag
+        self.placer = placer
+        self.before = before
+        self.config = Descriptor(OCI_CONFIG, sha256_of(image.config), len(image.config))
+        self.manifest_bytes = 0
+
+    def run(self) -> _Done:
+        placed = self.placer.place(self.image.layers, documents=[(self.image.config, self.config)])
+        try:
+            return self._name(placed)
+        except RegistryError as error:
+            if "BLOB_UNKNOWN" not in error.what:
+                raise
+            return self._name(self._again(placed, error))
+
+    def _name(self, placed: dict[str, Placed]) -> _Done:
+        """Put the manifest under the tag, and see that it is there."""
+        layers = tuple(placed[layer.diff_id].descriptor for layer in self.image.layers)
+        data, expected = image_manifest(self.image.config, layers, self.image.annotations)
+        found = self.target.head(self.tag)
+        if found is not None and found.digest == expected.digest:
+            return _Done(expected, layers, existed=True)
+        if found is not None and (self.before is None or found.digest != self.before.digest):
+            return self._theirs(found)
+        try:
+            reported = self.target.put_manifest(data, OCI_MANIFEST, self.tag)
+        except RegistryError as error:
+            if "BLOB_UNKNOWN" in error.what:
+                raise
+            # A registry that guards its tags refuses the second of two pushes instead of letting it win.
+            found = self.target.head(self.tag)
+            if found is None or (self.before is not None and found.digest == self.before.digest):
+                raise
+            return self._theirs(found)
+        self.manifest_bytes += len(data)
+        if reported != expected.digest:
+            raise RegistryError(
+                f"the registry reports the digest {reported} for what was sent as {expected.digest}", where=self._where
+            )
+        found = self.target.head(self.tag)
+        if found is None:
+            raise RegistryError("the registry took the image and does not have it", where=self._where, hint=_AGAIN)
+        if found.digest != expected.digest:
+            return self._theirs(found)
+        return _Done(expected, layers, self.manifest_bytes)
+
+    def _theirs(self, found: Descriptor) -> _Done:
+        """Take what somebody else pushed under our tag, when it is the same image.
+
+        :raises RegistryError: it is another.
+        """
+        manifest = self.target.manifest(found.digest)
+        if manifest is None or not same_image(manifest, self.config.digest):
+            raise other_image(self._where, found.digest)
+        return _Done(manifest.descriptor, layers_of(manifest), self.manifest_bytes, existed=True)
+
+    def _again(self, placed: dict[str, Placed], error: RegistryError) -> dict[str, Placed]:
+        """Send what the registry said that it had, and has not.
+
+        :raises RegistryError: it refuses although everything was sent by this push.
+        """
+        believed = {d: one for d, one in placed.items() if one.how in ("there", "mounted")}
+        missing = {d: one for d, one in believed.items() if not self._readable(one.descriptor)} or believed
+        if not believed and self.config.digest in self.placer.distrusted:
+            raise error
+        self.placer.transfer.inform(
+            f"the registry does not have {len(missing)} blobs that it said it had; they are sent again"
+        )
+        digests = {one.descriptor.digest for one in missing.values()}
+        self.placer.distrusted = self.placer.distrusted | digests | {self.config.digest}
+        layers = [layer for layer in self.image.layers if layer.diff_id in missing]
+        try:
+            again = self.placer.place(layers, documents=[(self.image.config, self.config)])
+        except RegistryError as reason:
+            raise RegistryError(
+                "the registry says that it has layers, and does not have them; they cannot be sent either: "
+                + reason.what,
+                where=self._where,
+                hint=reason.hint,
+            ) from error
+        return {**placed, **again}
+
+    def _readable(self, blob: Descriptor) -> bool:
+        """Whether the registry gives the first bytes of a blob: what it says of it cannot be trusted here."""
+        pieces = self.target.stream(blob)
+        try:
+            next(iter(pieces), b"")
+        except RegistryError:
+            return False
+        finally:
+            close = getattr(pieces, "close", None)
+            if close is not None:
+                close()
+        return True
+
+    @property
+    def _where(self) -> str:
+        return f"{self.target.host}/{self.target.name}:{self.tag}"
+
+
+_AGAIN = "Push again; only what is missing is sent."
+
+
+def other_image(where: str, digest: str) -> RegistryError:
+    """Return the error for a tag that means another image than the one that is pushed."""
+    return RegistryError(
+        f"the registry has another image under this tag ({digest})",
+        where=where,
+        hint="It was made from the same lock in another way: another day's Debian packages, or by Docker itself. Use "
+        "that one ('himl-container pull'), or remove the tag from the registry and push again.",
+    )
+
+
+def _check(image: PushImage) -> None:
+    """See that an image's layers are those of its configuration.
+
+    :raises BuildError: they are not.
+    """
+    try:
+        diff_ids = json.loads(image.config)["rootfs"]["diff_ids"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BuildError("the image's configuration is malformed") from error
+    if diff_ids != [layer.diff_id for layer in image.layers]:
+        raise BuildError(
+            "the image's configuration names other layers than the image has",
+            hint="Something changed meanwhile; run the command again.",
+        )
