@@ -28,6 +28,7 @@ COMMANDS = {
     "explain": "Say why the last build was needed, and what each layer weighs.",
     "run": "Run a script in the image.",
     "inspect": "Show what is inside of an image, by package and layer.",
+    "diff": "Show what differs between two images.",
     "base": "Create a base image, or move its pin.",
     "cache": "List or prune the cache.",
     "doctor": "Check what this machine has and what is missing.",

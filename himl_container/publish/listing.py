@@ -59,12 +59,14 @@ class Listing:
     :param owners: package of a path, where one claims it.
     :param versions: of the packages that have their record here; empty where a record does not say it.
     :param size: bytes of the archive.
+    :param digest: of the uncompressed archive; empty for several layers.
     """
 
     facts: dict[str, Fact] = field(default_factory=dict)
     owners: dict[str, Package] = field(default_factory=dict)
     versions: dict[Package, str] = field(default_factory=dict)
     size: int = 0
+    digest: str = ""
 
     def put(self, upper: Listing) -> None:
         """Put the next layer on top (OCI image specification, "Whiteouts")."""
@@ -102,7 +104,7 @@ def list_layer(chunks: Iterable[bytes], *, diff_id: str = "", where: str = "laye
             _read_record(entry.path, b"".join(kept), listing)
     while stream.read(1 << 20):
         pass  # what follows the last entry belongs to the layer's digest
-    listing.size = stream.size
+    listing.size, listing.digest = stream.size, stream.digest
     if diff_id and stream.digest != diff_id:
         raise RegistryError(
             f"a layer is not the one that the image's configuration names: {stream.digest[:19]}, not {diff_id[:19]}",

@@ -1,8 +1,8 @@
 """The image's bill of materials (CycloneDX 1.6, JSON), made from the lock alone.
 
-The same lock gives the same bytes on every machine: the serial number is a hash of the content, the time is that of the
-lock (:func:`himl_container.publish.manifest.created`), and the text is sorted. Neither the network nor a layer is asked,
-so a licence is known where the lock states it: for Conda packages, not for wheels.
+The same lock gives the same bytes on every machine: the serial number is a hash of the content, the time is that of
+the lock (:func:`himl_container.publish.manifest.created`), and the text is sorted. Neither the network nor a layer is
+asked, so a licence is known where the lock states it: for Conda packages, not for wheels.
 """
 
 from __future__ import annotations

@@ -49,6 +49,11 @@ class LayerView:
     blob: Descriptor | None = None
     step: str = ""
 
+    @property
+    def identity(self) -> str:
+        """What two layers of the same content have in common."""
+        return self.diff_id or (self.blob.digest if self.blob else "")
+
 
 @dataclass(frozen=True)
 class ImageView:
@@ -62,6 +67,7 @@ class ImageView:
     :param repository: the repository that holds it; None for a daemon.
     :param manifest: how the repository refers to the manifest.
     :param repo_digests: ``repository@sha256:...`` names that a daemon knows it by.
+    :param config: settings of its containers (``Env``, ``Cmd`` and so on), unchecked.
     """
 
     name: str
@@ -77,6 +83,7 @@ class ImageView:
     repository: Repository | None = field(default=None, compare=False)
     manifest: Descriptor | None = None
     repo_digests: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def diff_ids(self) -> tuple[str, ...]:
@@ -133,6 +140,7 @@ def registry_image(name: str, *, platform: str, connect: Connect) -> ImageView |
         labels=labels_of(config),
         repository=repository,
         manifest=image.manifest.descriptor,
+        config=inner if isinstance(inner := config.get("config"), dict) else {},
     )
 
 
@@ -161,6 +169,7 @@ def daemon_view(reference: str, info: ImageInfo, *, cache: Cache) -> ImageView:
         layers=tuple(layers),
         labels=info.labels,
         repo_digests=info.repo_digests,
+        config=info.config,
     )
 
 
@@ -207,10 +216,14 @@ def _layers(config: Mapping[str, Any], blobs: tuple[Descriptor, ...]) -> tuple[L
     ]
     if len(steps) != len(blobs):
         steps = [""] * len(blobs)
-    views = []
+    views: list[LayerView] = []
+    named: set[str] = set()
     for number, (blob, diff_id, step) in enumerate(zip(blobs, diff_ids, steps, strict=True), 1):
         own, below = _STEP.match(step), _BELOW.match(step)
         name = own[1][:_LONGEST_NAME] if own else f"base {number}" if below else f"layer {number}"
+        if name in named:  # a stranger's history may say anything; names tell layers apart
+            name = f"{name} ({number})"
+        named.add(name)
         views.append(LayerView(name, _text(diff_id), blob, "" if own or below else step))
     return tuple(views)
 
