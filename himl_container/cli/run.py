@@ -37,7 +37,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--memory", metavar="SIZE", help="Memory that each container may use. Default: no limit.")
 @click.option("--live", is_flag=True, help="Mount the source folder itself instead of a snapshot.")
 @click.option("--interactive", "-i", is_flag=True, help="Lend the terminal to the script, or to a shell.")
-@click.option("--image", metavar="IMAGE", help="Use this image of the daemon as it is, and build nothing.")
+@click.option("--image", metavar="IMAGE", help="Use this image as it is, pulled if need be; build nothing.")
 @click.option("--source", type=_PATH, help="Source folder. Default: the current one.")
 @click.option("--runs-dir", type=_PATH, help="Where run folders are made. Default: runs in the source folder.")
 @click.option("--name", metavar="NAME", help="Stem of the run's id. Default: the script's name.")
@@ -50,7 +50,8 @@ def command(
 ) -> int:
     """Run SCRIPT in the image of this project, laid out as AzureML lays it out.
 
-    The image is built first when needed. What follows SCRIPT is passed on untouched. The exit code is the script's.
+    The image is pulled or built first when needed. What follows SCRIPT is passed on untouched. The exit code is that of
+    the script.
     """
     from himl_container.launch.request import RunRequest, plan_run
 
@@ -61,11 +62,15 @@ def command(
         from himl_container.launch.interactive import check_terminal
 
         check_terminal()
+    if image is not None:
+        from himl_container.launch.images import check_name
+
+        check_name(image)
     plan = plan_run(request, settings, cwd=Path.cwd(), environ=os.environ)
     if dry_run:
         from himl_container.launch.dry_run import plan_as_json, plan_as_text
 
-        about = image or _image_in_words(settings)
+        about = image if image is not None else _image_in_words(settings)
         output.result(plan_as_json(plan, about), "" if output.as_json else plan_as_text(plan, about))
         return 0
     from himl_container.launch.local import run_local
@@ -81,25 +86,21 @@ def command(
 
 
 def _image(settings: Settings, output: Output, image: str | None, locked: bool) -> ImageRef:
-    from himl_container.launch.spec import ImageRef
+    from himl_container.launch.images import named_image, project_image
 
-    if image:
-        return ImageRef(image)
-    from himl_container.image.lookup import find_image
-
-    built = find_image(settings)
-    if built is None:
-        from himl_container.image.build import ensure_image
-
-        built = ensure_image(settings, reporter=output.reporter, locked=locked)
-    return ImageRef(built.tag, built.id)
+    if image is not None:
+        return named_image(image, settings, reporter=output.reporter)
+    return project_image(settings, reporter=output.reporter, locked=locked)
 
 
 def _image_in_words(settings: Settings) -> str:
     from himl_container.image.lookup import find_image
 
     found = find_image(settings)
-    return found.tag if found else "will be built first ('himl-container build --dry-run' shows how)"
+    if found:
+        return found.tag
+    where = f"pulled from {settings.remote_name} or " if settings.remote_name else ""
+    return f"will be {where}built first ('himl-container build --dry-run' shows how)"
 
 
 def _tell(result: RunResult, output: Output) -> None:

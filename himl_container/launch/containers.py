@@ -55,10 +55,14 @@ class ContainerConfig:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a run records of its image."""
+    """What a run records of its image.
+
+    :param repo_digests: ``repository@sha256:...`` names by which the daemon says that registries know it.
+    """
 
     id: str
     repo_digests: tuple[str, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,13 @@ class EngineFacts:
 
     :param gpus: whether it has the NVIDIA runtime.
     :param rootless: whether root inside a container is the calling user outside.
+    :param containerd_store: whether images live in containerd's store, which gives a digest to every image, whether or
+        not a registry has it.
     """
 
     gpus: bool
     rootless: bool
+    containerd_store: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,19 @@ from himl_container.launch.containers import (
 
 _FRAME_HEADER = 8
 _READ_SIZE = 1 << 16
+_CONTAINERD_STORE = ["driver-type", "io.containerd.snapshotter.v1"]
 
 
 class DockerContainers:
     """See :class:`himl_container.launch.containers.Containers`."""
 
     def __init__(self, endpoint: Endpoint) -> None:
+        if endpoint.url.startswith("ssh://"):
+            raise EngineError(
+                "runs cannot go through ssh: they mount folders of this machine",
+                where=str(endpoint),
+                hint="Use a daemon on this machine ('docker context use default').",
+            )
         self._http = DockerHttp(endpoint)
 
     def image(self, reference: str) -> ImageFacts | None:
@@ -35,7 +42,8 @@ class DockerContainers:
         if answer.status == 404:
             return None
         value = self._checked(answer, f"look up {reference!r}").json()
-        return ImageFacts(value["Id"], tuple(value.get("RepoDigests") or ()))
+        labels = (value.get("Config") or {}).get("Labels") or {}
+        return ImageFacts(value["Id"], tuple(value.get("RepoDigests") or ()), labels)
 
     def facts(self) -> EngineFacts:
         """Return what the daemon can do."""
@@ -44,6 +52,7 @@ class DockerContainers:
         return EngineFacts(
             gpus="nvidia" in (value.get("Runtimes") or {}),
             rootless=any("name=rootless" in option for option in options),
+            containerd_store=_CONTAINERD_STORE in (value.get("DriverStatus") or ()),
         )
 
     def create(self, config: ContainerConfig) -> None:

@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from himl_container.config.images import has_host
 from himl_container.errors import EngineError, LaunchError, StorageError
-from himl_container.launch.containers import Channel, Containers, Mount, Session
+from himl_container.launch.containers import Channel, Containers, ImageFacts, Mount, Session
 from himl_container.launch.layout import lay_out
 from himl_container.launch.local import LocalOptions
 from himl_container.launch.nodes import (
@@ -27,7 +28,7 @@ from himl_container.launch.ownership import calling_user, hand_over
 from himl_container.launch.preempt import run_attempts
 from himl_container.launch.run_folder import RunFolder, now
 from himl_container.launch.snapshot import Snapshot
-from himl_container.launch.spec import ImageRef, LaunchSpec, SnapshotRef
+from himl_container.launch.spec import LaunchSpec, SnapshotRef
 from himl_container.launch.supervise import Attempt, Event, Limits, Supervisor
 from himl_container.launch.verdict import AttemptRecords, RunResult, judge
 from himl_container.launch.working_copy import Stamps, make_folder, prune, strays, take
@@ -82,11 +83,23 @@ class Execution:
         image = self._containers.image(reference)
         if image is None:
             raise LaunchError(f"the Docker daemon has no image {reference!r}", hint="Build or pull it first.")
-        digest = self._spec.image.digest or next(iter(image.repo_digests), "")
-        self._spec = replace(self._spec, image=ImageRef(self._spec.image.tag, image.id, digest))
+        self._spec = replace(
+            self._spec,
+            image=replace(
+                self._spec.image,
+                id=image.id,
+                digest=self._spec.image.digest or self._registry_digest(image),
+                fingerprint=self._spec.image.fingerprint or image.labels.get("himl.fingerprint", ""),
+            ),
+        )
         self._gpus = self._spec.gpus
         if self._gpus == "auto":
             self._gpus = "all" if self._containers.facts().gpus else "none"
+
+    def _registry_digest(self, image: ImageFacts) -> str:
+        """Return the name by which the daemon itself pushed or pulled an image; empty where it did not."""
+        names = [name for name in image.repo_digests if has_host(name.partition("@")[0])]
+        return names[0] if names and not self._containers.facts().containerd_store else ""
 
     def _make_outputs(self) -> None:
         for folder in self._options.output_folders.values():

@@ -45,11 +45,15 @@ class ImageRef:
     :param tag: the name under which it was asked for.
     :param id: the local daemon's id of it (``sha256:...``).
     :param digest: ``repository@sha256:...`` under which a registry knows it; empty before it was pushed.
+    :param fingerprint: of the inputs that it was made from, as its label says; empty for an image that is not ours.
+    :param lock: sha256 (hex) of the lock file that chose it; empty for an image that was named.
     """
 
     tag: str
     id: str = ""
     digest: str = ""
+    fingerprint: str = ""
+    lock: str = ""
 
 
 @dataclass(frozen=True)

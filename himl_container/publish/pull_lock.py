@@ -59,7 +59,8 @@ def pull_locked(
 ) -> Pulled:
     """Bring the image of a lock into the daemon, under its name in the registry and its local one.
 
-    The next build finds it there, as if it had been made here.
+    The next build finds it there as if it had been made here, and tests it: its tag says what it was made from, and
+    nothing of how that went.
 
     :raises RegistryError: as :func:`himl_container.publish.pull.pull_image`, or the image was made from other inputs.
     """
@@ -76,5 +77,5 @@ def pull_locked(
     local = found.prepared.tag
     if local not in pulled.image.tags:
         engine.tag(pulled.image.id, local)
-    remember(settings, found.prepared, cache)
+    remember(settings, found.prepared, cache, tested=False)
     return replace(pulled, image=replace(pulled.image, tags=(*pulled.image.tags, local)), tag=local)
