@@ -90,7 +90,7 @@ def project_image(settings: Settings, *, reporter: Reporter, locked: bool = Fals
 
 
 def _registry_name(cache: Cache, id_: str, settings: Settings) -> str:
-    """Return the ``repository@digest`` name of an image where one is known, in this project's repository if possible."""
+    """Return the ``repository@digest`` name of an image where one is known, in the project's repository if possible."""
     names = names_of(cache, id_)
     ours = [name for name in names if name.partition("@")[0] == settings.remote_name]
     return next(iter([*ours, *names]), "")
