@@ -1,10 +1,10 @@
 """Installs Conda packages by rattler in a process of its own. Executed as a script; not a module of the package.
 
 In a process of its own because a package that is odd enough makes rattler abort the process that it runs in, and
-because its threads may still hold the interpreter when a process ends. Standard input brings one JSON line, the job;
-standard output tells what is downloaded, ``{"download": name, "done": bytes, "total": bytes}``, and at the end
-``{"error": text}``, with an empty text when all went well. The process ends when its standard input does, so it does
-not outlive its parent.
+because its threads may still hold the interpreter when a process ends. Each JSON line of standard input is a job with
+a number; standard output tells what is downloaded, ``{"download": name, "done": bytes, "total": bytes}``, and when a
+job has ended, ``{"job": number, "error": text}``, with an empty text when all went well. The process ends when its
+standard input does, so it does not outlive its parent.
 """
 
 from __future__ import annotations
@@ -27,22 +27,36 @@ _STEP = 1 << 18
 _output = threading.Lock()
 
 
+_AT_ONCE = 2
+"""Jobs under way: while one is being linked, the next is being fetched."""
+
+
 def main() -> None:
-    """Do the job of the first line."""
-    job = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_input, daemon=True).start()
-    try:
-        asyncio.run(_install(job))
-        error = ""
-    except Exception as failure:  # noqa: BLE001  # rattler's errors have no common base
-        error = str(failure) or repr(failure)
-    _tell({"error": error})
-    os._exit(0)
+    """Do the jobs as they come, in their order."""
+    asyncio.run(_serve())
 
 
-def _end_with_input() -> None:
-    sys.stdin.buffer.read()
-    os._exit(1)
+async def _serve() -> None:
+    loop, jobs = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any]]()
+
+    def read() -> None:
+        for line in sys.stdin.buffer:
+            loop.call_soon_threadsafe(jobs.put_nowait, json.loads(line))
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    await asyncio.gather(*(_work(jobs) for _ in range(_AT_ONCE)))
+
+
+async def _work(jobs: asyncio.Queue[dict[str, Any]]) -> None:
+    while True:
+        job = await jobs.get()
+        try:
+            await _install(job)
+            error = ""
+        except Exception as failure:  # noqa: BLE001  # rattler's errors have no common base
+            error = str(failure) or repr(failure)
+        _tell({"job": job["number"], "error": error})
 
 
 async def _install(job: dict[str, Any]) -> None:

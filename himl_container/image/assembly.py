@@ -88,8 +88,24 @@ class Assembly:
     def build_layers(self, on_layer: Callable[[Layer], None] | None = None) -> tuple[Layer, ...]:
         """Bring every layer into the store.
 
+        Packages are laid out and written in one go on the assumption that those never seen share no path with others.
+        Where they do, the plan is made again, and what it changes is written again.
+
         :param on_layer: called with each layer, in order, as soon as it is there.
         """
+        from himl_container.image.prepare import plan_image
+
+        layers = self._build_layers(on_layer)
+        if self.plan.assumed:
+            assumed, self.plan = (
+                self.plan.layers,
+                plan_image(self.prepared, self.settings, cache=self.cache, reporter=self.reporter),
+            )
+            if self.plan.layers != assumed:
+                layers = self._build_layers()
+        return layers
+
+    def _build_layers(self, on_layer: Callable[[Layer], None] | None = None) -> tuple[Layer, ...]:
         from himl_container.image.layers import build_layers
         from himl_container.image.sdist import ensure_built_wheels
 

@@ -126,7 +126,7 @@ class _Build:
         from himl_container.image.prepare import plan_image
 
         cache = self.cache if self.source is None else self.source.knowing(self.prepared)
-        plan = plan_image(self.prepared, self.settings, cache=cache, reporter=self.reporter)
+        plan = plan_image(self.prepared, self.settings, cache=cache, reporter=self.reporter, fetch=False)
         assembly = Assembly(
             plan,
             self.prepared,
@@ -146,7 +146,7 @@ class _Build:
             with contextlib.suppress(Exception):  # the first error is the one to tell; a stray name is harmless
                 self.engine.remove_image(candidate)
         spec, lock = self.prepared.spec, self.prepared.lock
-        record_build(self.settings, spec, lock, plan, assembly.layers, image_id=image.id, cache=self.cache)
+        record_build(self.settings, spec, lock, assembly.plan, assembly.layers, image_id=image.id, cache=self.cache)
         built = BuiltImage(plan.tag, image.id, plan.fingerprint, built=True, layers=assembly.layers, smoke=smoke)
         return self._remembered(built, tested=False)
 

@@ -7,13 +7,14 @@ the package that comes later in the lock's order (a package comes after its depe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from himl_container.cache import Cache
 from himl_container.environment.model import Lock, LockedConda
 from himl_container.errors import BuildError
-from himl_container.image.layout import StagedPackage, link_scripts, stage
+from himl_container.image.layout import StagedPackage, link_scripts
 from himl_container.image.plan import python_of
+from himl_container.image.staging import Staging
 from himl_container.progress import Reporter
 from himl_container.settings import Settings
 
@@ -27,65 +28,83 @@ Paths = Mapping[str, str]
 def excluded_paths(
     lock: Lock, *, cache: Cache, settings: Settings, reporter: Reporter, fetch: bool = True
 ) -> dict[str, tuple[str, ...]]:
-    """Return, per package, the paths that it loses to another package.
+    """Return, per package, the paths that it loses to another package; paths with different contents are told.
 
-    :param fetch: fetch the packages that are not known yet; without, an unknown package leaves the result empty.
+    :param fetch: fetch the packages that are not known yet; without, they are taken to share no path, and nothing is
+        told before all are known.
     :raises BuildError: a package has a post-link script that the settings do not allow to leave out.
     :raises ArtifactError: a package cannot be fetched, or is not the one that the lock names.
     """
-    if not fetch and not _all_known(lock, cache):
-        return {}
-    known = package_paths(lock, cache=cache, settings=settings, reporter=reporter)
-    _refuse_link_scripts(lock, known, settings)
-    first: dict[str, str] = {}
-    shared: dict[str, list[str]] = {}
+    if fetch:
+        known = package_paths(lock, cache=cache, settings=settings, reporter=reporter)
+    else:
+        known = _remembered(lock, cache)
     for package in lock.conda:
-        for path in known[package.name]:
-            other = first.setdefault(path, package.name)
-            if other != package.name:
-                shared.setdefault(path, [other]).append(package.name)
+        refuse_link_scripts(package, known.get(package.name, ()), settings)
     lost: dict[str, list[str]] = {}
     pairs: dict[tuple[str, str], list[str]] = {}
-    for path, names in sorted(shared.items()):
+    for path, names in sorted(_shared(lock, known).items()):
         winner = names[-1]
         for name in names[:-1]:
             if known[name][path] != known[winner][path]:
                 lost.setdefault(name, []).append(path)
                 pairs.setdefault((name, winner), []).append(path)
-    for (loser, winner), paths in sorted(pairs.items()):
-        reporter.warn(f"{_listed(paths)}: {loser} and {winner} have different contents; {winner}'s is used")
+    if len(known) == len(lock.conda):
+        for (loser, winner), paths in sorted(pairs.items()):
+            reporter.warn(f"{_listed(paths)}: {loser} and {winner} have different contents; {winner}'s is used")
     return {name: tuple(paths) for name, paths in sorted(lost.items())}
+
+
+def all_known(lock: Lock, cache: Cache) -> bool:
+    """Whether the paths of every package of a lock are known."""
+    python = python_of(lock.conda)
+    folder = cache.root / "memo" / "paths"
+    return all((folder / f"{memo_key(package, python)}.json").is_file() for package in lock.conda)
+
+
+def _shared(lock: Lock, known: Mapping[str, Paths]) -> dict[str, list[str]]:
+    """Return the paths that several packages have, with these packages in the lock's order."""
+    first: dict[str, str] = {}
+    shared: dict[str, list[str]] = {}
+    for package in lock.conda:
+        for path in known.get(package.name, {}):
+            other = first.setdefault(path, package.name)
+            if other != package.name:
+                shared.setdefault(path, [other]).append(package.name)
+    return shared
 
 
 def package_paths(lock: Lock, *, cache: Cache, settings: Settings, reporter: Reporter) -> dict[str, Paths]:
     """Return the paths of every Conda package of a lock, by the package's name."""
-    python = python_of(lock.conda)
-    keys = {package.name: memo_key(package, python) for package in lock.conda}
-    known: dict[str, Paths] = {}
-    for package in lock.conda:
-        value = cache.read_json("memo", "paths", keys[package.name] + ".json")
-        if isinstance(value, dict):
-            known[package.name] = value
+    known = _remembered(lock, cache)
     unknown = [package for package in lock.conda if package.name not in known]
     if unknown:
-        with cache.new_folder() as folder:
-            staged = stage(
-                unknown,
-                folder,
-                conda=lock.conda,
-                mirrors=settings.channel_mirrors,
-                reporter=reporter,
-            )
-            for name, content in staged.items():
-                known[name] = _contents(content)
-                cache.write_json(known[name], "memo", "paths", keys[name] + ".json")
+        with (
+            cache.new_folder() as folder,
+            Staging(
+                [unknown], folder, conda=lock.conda, mirrors=settings.channel_mirrors, reporter=reporter
+            ) as staging,
+        ):
+            for staged in staging.packages(unknown).values():
+                known[staged.package.name] = remember_paths(staged, lock, cache=cache)
     return known
 
 
-def _all_known(lock: Lock, cache: Cache) -> bool:
+def remember_paths(staged: StagedPackage, lock: Lock, *, cache: Cache) -> Paths:
+    """Keep the paths of a package that was laid out, and return them."""
+    paths = _contents(staged)
+    cache.write_json(paths, "memo", "paths", f"{memo_key(staged.package, python_of(lock.conda))}.json")
+    return paths
+
+
+def _remembered(lock: Lock, cache: Cache) -> dict[str, Paths]:
     python = python_of(lock.conda)
-    folder = cache.root / "memo" / "paths"
-    return all((folder / f"{memo_key(package, python)}.json").is_file() for package in lock.conda)
+    known: dict[str, Paths] = {}
+    for package in lock.conda:
+        value = cache.read_json("memo", "paths", f"{memo_key(package, python)}.json")
+        if isinstance(value, dict):
+            known[package.name] = value
+    return known
 
 
 def memo_key(package: LockedConda, python: LockedConda | None) -> str:
@@ -104,21 +123,15 @@ def _contents(staged: StagedPackage) -> dict[str, str]:
     return contents
 
 
-def _refuse_link_scripts(lock: Lock, known: Mapping[str, Paths], settings: Settings) -> None:
-    found = [
-        (package, script)
-        for package in lock.conda
-        if package.name not in settings.skip_post_link
-        for script in link_scripts(package, known[package.name])
-    ]
-    if found:
-        package, script = found[0]
-        names = ", ".join(f'"{name}"' for name in sorted({package.name for package, _ in found}))
+def refuse_link_scripts(package: LockedConda, paths: Iterable[str], settings: Settings) -> None:
+    """Raise BuildError where an installer would run a script of the package, unless the settings say otherwise."""
+    scripts = [] if package.name in settings.skip_post_link else link_scripts(package, paths)
+    if scripts:
         raise BuildError(
-            f"the package has a script that would run when it is installed ({script}); layers are laid out without "
+            f"the package has a script that would run when it is installed ({scripts[0]}); layers are laid out without "
             "running anything",
             where=package.filename,
-            hint=f"If the environment works without it, say so in the settings: skip-post-link = [{names}]",
+            hint=f'If the environment works without it, say so in the settings: skip-post-link = ["{package.name}"]',
         )
 
 

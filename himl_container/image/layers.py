@@ -1,29 +1,31 @@
 """From plans to layers in the store: only what is missing is laid out, compiled and written.
 
-Conda packages of all missing layers are laid out in one go, and so are wheels; then each layer is written as a tar, two
-at a time. A layer's content is checked against the packages' own hashes while it is written, because it comes by hard
-links from caches that other tools write to; what does not agree is fetched anew.
+Packages are laid out in the order of the layers, and each layer is written as a tar as soon as its packages are
+there, two at a time. A layer's content is checked against the packages' own hashes while it is written, because it
+comes by hard links from caches that other tools write to; what does not agree is fetched anew.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from himl_container.cache import Cache
-from himl_container.environment.model import Lock, LockedConda, LockedWheel, PipIndexes
+from himl_container.environment.model import Lock, LockedWheel, PipIndexes
 from himl_container.errors import ArtifactError, BuildError
 from himl_container.image.bytecode import Compiler, DamagedBytecodeError, Module
+from himl_container.image.clobber import refuse_link_scripts, remember_paths
 from himl_container.image.interpreter import ensure_interpreter
-from himl_container.image.layout import StagedPackage, conda_meta, entries_of, stage
+from himl_container.image.layout import StagedPackage, conda_meta, entries_of
 from himl_container.image.model import PREFIX, Layer, LayerPlan
 from himl_container.image.packages import DamagedPackageCacheError
 from himl_container.image.plan import history, needs_python, python_of, state
+from himl_container.image.staging import Staging
 from himl_container.image.store import LayerStore
 from himl_container.image.tar import ContentError, Entry, write_tar
 from himl_container.image.wheels import StagedWheel, WheelSource, stage_wheels
@@ -93,10 +95,22 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Staged:
-    """What has been laid out, by the packages' names."""
+    """What has been laid out of a layer, by the packages' names."""
 
     conda: Mapping[str, StagedPackage]
     wheels: Mapping[str, StagedWheel]
+
+
+@dataclass(frozen=True)
+class _Staging:
+    """What is being laid out of several layers."""
+
+    conda: Staging
+    wheels: Future[Mapping[str, StagedWheel]]
+
+    def of(self, plan: LayerPlan) -> _Staged:
+        """Wait for what a layer needs."""
+        return _Staged(self.conda.packages(plan.conda), self.wheels.result() if plan.wheels else {})
 
 
 class _Work:
@@ -111,6 +125,7 @@ class _Work:
         self.stop = threading.Event()
         self.interpreter: Path | None = None
         self.compiler: Compiler | None = None
+        self.staging: _Staging | None = None
         self.stack = ExitStack()
 
     def __enter__(self) -> _Work:
@@ -118,20 +133,24 @@ class _Work:
 
     def __exit__(self, *details: object) -> None:
         self.stop.set()
+        if self.staging is not None:
+            self.staging.conda.close()  # or a thread that writes would wait for packages that nobody wants any more
         self.stack.close()
 
     def start(self, missing: Sequence[LayerPlan], store: LayerStore) -> dict[str, Future[Layer]]:
-        """Lay out all that is missing, then begin to write it; return the layers to come, by key."""
+        """Begin to lay out and to write all that is missing; return the layers to come, by key."""
         task = self.stack.enter_context(self.reporter.step("assemble", "layers", total=len(missing), unit="layers"))
         folder = self.stack.enter_context(self.cache.new_folder())
-        self._prepare_python(missing)
-        conda = [package for plan in missing for package in plan.conda]
-        wheels = [wheel for plan in missing for wheel in plan.wheels]
-        staged = self._stage(conda, wheels, folder, fresh=False)
+        self.staging = staging = self.stack.enter_context(self._stage(missing, folder, fresh=False))
         pool = ThreadPoolExecutor(_WRITERS, thread_name_prefix="layer")
         self.stack.callback(pool.shutdown, cancel_futures=True)
 
         def make(plan: LayerPlan) -> Layer:
+            staged = staging.of(plan)
+            for package in staged.conda.values():
+                refuse_link_scripts(
+                    package.package, remember_paths(package, self.lock, cache=self.cache), self.settings
+                )
             task.note(plan.name)
             layer = self._make(plan, staged, store)
             task.advance(1)
@@ -139,41 +158,45 @@ class _Work:
 
         return {plan.key: pool.submit(make, plan) for plan in missing}
 
+    @contextmanager
+    def _stage(self, plans: Sequence[LayerPlan], folder: Path, *, fresh: bool) -> Iterator[_Staging]:
+        """Begin to lay out the packages of layers: Conda's by rattler, wheels by uv, beside each other."""
+        for name in ("conda", "pip"):
+            (folder / name).mkdir()
+        conda = Staging(
+            [plan.conda for plan in plans],
+            folder / "conda",
+            conda=self.lock.conda,
+            mirrors=self.settings.channel_mirrors,
+            reporter=self.reporter,
+            fresh=fresh,
+        )
+        wheels = [wheel for plan in plans for wheel in plan.wheels]
+        with ThreadPoolExecutor(1, thread_name_prefix="wheels") as pool, conda:
+            self._prepare_python(plans)
+            yield _Staging(conda, pool.submit(self._stage_wheels, wheels, folder / "pip", fresh))
+
     def _prepare_python(self, missing: Sequence[LayerPlan]) -> None:
         """Lay out the interpreter and start the compiler, where any missing layer has modules."""
         python = python_of(self.lock.conda)
         wheels = any(plan.wheels for plan in missing)
         if python is None and wheels:
             raise BuildError("the environment has wheels but no Python", hint="Add 'python' to the dependencies.")
-        if python is None or not (wheels or any(needs_python(p) for plan in missing for p in plan.conda)):
+        if (
+            self.compiler is not None
+            or python is None
+            or not (wheels or any(needs_python(p) for plan in missing for p in plan.conda))
+        ):
             return
         self.interpreter = ensure_interpreter(
             self.lock.conda, cache=self.cache, mirrors=self.settings.channel_mirrors, reporter=self.reporter
         )
         self.compiler = self.stack.enter_context(Compiler(self.interpreter, python.sha256, cache=self.cache))
 
-    def _stage(
-        self, conda: Sequence[LockedConda], wheels: Sequence[LockedWheel], folder: Path, *, fresh: bool
-    ) -> _Staged:
-        """Lay packages out: wheels in a thread of their own, rattler here, where Ctrl-C reaches it."""
-        with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(self._stage_wheels, wheels, folder / "pip", fresh) if wheels else None
-            packages: Mapping[str, StagedPackage] = {}
-            if conda:
-                (folder / "conda").mkdir()
-                packages = stage(
-                    conda,
-                    folder / "conda",
-                    conda=self.lock.conda,
-                    mirrors=self.settings.channel_mirrors,
-                    reporter=self.reporter,
-                    fresh=fresh,
-                )
-            return _Staged(packages, coming.result() if coming else {})
-
     def _stage_wheels(self, wheels: Sequence[LockedWheel], folder: Path, fresh: bool) -> Mapping[str, StagedWheel]:
+        if not wheels:
+            return {}
         assert self.interpreter is not None
-        folder.mkdir()
         source = WheelSource(self.lock, self.interpreter, self.source.wheel_paths, self.cache, self.source.indexes)
         with self.reporter.step("unpack", "wheels", total=len(wheels), unit="wheels") as task:
             staged = stage_wheels(wheels, folder, source, fresh=fresh)
@@ -185,10 +208,9 @@ class _Work:
             return self._write(plan, staged, store, fresh=False)
         except _DAMAGES as error:
             self.reporter.warn(f"a package in a shared cache was changed ({error}); it is fetched again")
-        with self.cache.new_folder() as folder:
-            staged = self._stage(plan.conda, plan.wheels, folder, fresh=True)
+        with self.cache.new_folder() as folder, self._stage([plan], folder, fresh=True) as staging:
             try:
-                return self._write(plan, staged, store, fresh=True)
+                return self._write(plan, staging.of(plan), store, fresh=True)
             except _DAMAGES as error:
                 raise ArtifactError(f"the package is malformed: {error}", where=plan.name) from error
 

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from himl_container.environment.channels import Mirrors
 from himl_container.environment.model import LockedConda
 from himl_container.errors import ArtifactError, BuildError
 from himl_container.image.bytecode import Module
 from himl_container.image.model import PREFIX
-from himl_container.image.packages import DamagedPackageCacheError, install
-from himl_container.image.plan import python_of
+from himl_container.image.packages import DamagedPackageCacheError
 from himl_container.image.tar import Entry
-from himl_container.progress import Reporter
 
 _SCRIPTS = ("post-link", "pre-link")
 
@@ -68,31 +65,12 @@ class StagedPackage:
         return Module(path, source, shipped.source, shipped.sha256, time)
 
 
-def stage(
-    packages: Sequence[LockedConda],
-    folder: Path,
-    *,
-    conda: Iterable[LockedConda],
-    mirrors: Mirrors,
-    reporter: Reporter,
-    fresh: bool = False,
-) -> dict[str, StagedPackage]:
-    """Lay packages out in an empty folder as they are to be below the final prefix; return them by name.
+def read_staged(package: LockedConda, root: Path) -> StagedPackage:
+    """Return what rattler has linked of a package into the folder ``root``.
 
-    :param conda: all packages of the environment: noarch packages are laid out for its interpreter.
-    :param fresh: as :func:`himl_container.image.packages.install` has it.
-    :raises ArtifactError: a package cannot be fetched, is not the one that the lock names, or is malformed.
+    :raises ArtifactError: the package has a path outside of the environment.
+    :raises BuildError: rattler left no record of it.
     """
-    wanted = {package.name: package for package in packages}
-    python = python_of(conda)
-    if python is not None and any(package.noarch == "python" for package in packages):
-        wanted.setdefault("python", python)
-    ordered = [wanted[name] for name in sorted(wanted)]
-    root = install(ordered, folder, prefix=PREFIX, mirrors=mirrors, reporter=reporter, fresh=fresh)
-    return {package.name: _read(package, root) for package in packages}
-
-
-def _read(package: LockedConda, root: Path) -> StagedPackage:
     name = f"{package.name}-{package.version}-{package.build}.json"
     try:
         record = json.loads((root / "conda-meta" / name).read_bytes())

@@ -53,6 +53,7 @@ class ImagePlan:
     :param fingerprint: sha256 (hex) over the bytes of every input.
     :param repository: name of the image; its tag is the fingerprint's first 32 hex digits.
     :param environment: environment variables that the image sets, beyond the base's (sorted; PATH is composed later).
+    :param assumed: whether packages that were never seen are assumed to share no path with another.
     """
 
     fingerprint: str
@@ -62,6 +63,7 @@ class ImagePlan:
     layers: tuple[LayerPlan, ...]
     environment: tuple[tuple[str, str], ...]
     labels: tuple[tuple[str, str], ...]
+    assumed: bool = False
 
     @property
     def tag(self) -> str:

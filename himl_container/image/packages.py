@@ -15,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -25,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 from himl_container.environment.channels import Mirrors, to_mirror
 from himl_container.environment.model import LockedConda
 from himl_container.environment.urls import redact, scrub
-from himl_container.errors import ArtifactError, BuildError, StorageError
+from himl_container.errors import ArtifactError, BuildError, HimlError, StorageError
 from himl_container.progress import Reporter, Task
 
 _FIELDS = ("name", "version", "build", "build_number", "subdir", "noarch", "depends", "constrains", "sha256", "size",
@@ -56,74 +57,147 @@ def install(
 ) -> Path:
     """Fetch the packages that rattler's cache lacks, and link all of them into a new folder, which is returned.
 
-    Link scripts are never run.
+    What cannot be linked from rattler's cache is fetched anew. Parameters as of :class:`Installation`.
 
     :param folder: an empty folder, in which the new one and all work in progress is made.
-    :param prefix: the path that replaces the placeholders in the packages' files.
-    :param fresh: fetch everything anew instead of trusting rattler's cache, which other tools write to.
     :raises ArtifactError: a package cannot be fetched, or is not the one that the lock names.
     :raises StorageError: the disk is full.
     """
     if not fresh:
         try:
-            return _install(packages, folder / "prefix", prefix, mirrors, reporter, package_cache=None)
+            with Installation([packages], folder, prefix=prefix, mirrors=mirrors, reporter=reporter) as installation:
+                return installation.wait(0)
         except DamagedPackageCacheError as error:
             reporter.warn(f"Conda packages cannot be installed from rattler's cache ({error}); they are fetched again")
+    again = folder / "fresh"
+    again.mkdir()
     try:
-        return _install(packages, folder / "fresh", prefix, mirrors, reporter, package_cache=folder / "packages")
+        with Installation(
+            [packages], again, prefix=prefix, mirrors=mirrors, reporter=reporter, fresh=True
+        ) as installation:
+            return installation.wait(0)
     except DamagedPackageCacheError as error:
         raise ArtifactError(f"the package is malformed: {error}") from error
 
 
-def _install(
-    packages: Sequence[LockedConda],
-    folder: Path,
-    prefix: str,
-    mirrors: Mirrors,
-    reporter: Reporter,
-    *,
-    package_cache: Path | None,
-) -> Path:
-    check_local(packages, mirrors)
-    records = [_record(package, to_mirror(package.url, mirrors)) for package in packages]
-    job = {"records": records, "folder": str(folder), "prefix": prefix, "package_cache": str(package_cache or "")}
-    error = _ask(job, _Downloads(reporter))
-    if error:
-        raise _explained(error, packages, mirrors)
-    return folder
+class Installation(AbstractContextManager["Installation"]):
+    """Batches of packages that rattler fetches and links in the background, in their order, each into a new folder.
 
+    Link scripts are never run. Leaving the context ends the work.
 
-def _ask(job: dict[str, Any], downloads: _Downloads) -> str:
-    """Have the job done in a process of its own; return rattler's error, empty when there is none.
-
-    :raises DamagedPackageCacheError: the process did not survive it.
+    :param batches: the packages of each batch.
+    :param folder: an empty folder, in which the new ones and all work in progress are made.
+    :param prefix: the path that replaces the placeholders in the packages' files.
+    :param fresh: fetch everything anew instead of trusting rattler's cache, which other tools write to.
     """
-    script = Path(__file__).with_name("_install_worker.py")
-    with tempfile.TemporaryFile() as log, downloads:
-        process = subprocess.Popen(
-            [sys.executable, script],
+
+    def __init__(
+        self,
+        batches: Sequence[Sequence[LockedConda]],
+        folder: Path,
+        *,
+        prefix: str,
+        mirrors: Mirrors,
+        reporter: Reporter,
+        fresh: bool = False,
+    ) -> None:
+        self._batches = batches
+        self._folder = folder
+        self._prefix = prefix
+        self._mirrors = mirrors
+        self._reporter = reporter
+        self._fresh = fresh
+        self._done: list[Future[None]] = [Future() for _ in batches]
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Installation:
+        with ExitStack() as stack:
+            self._log = stack.enter_context(tempfile.TemporaryFile())
+            downloads = stack.enter_context(_Downloads(self._reporter))
+            self._process = stack.enter_context(self._start())
+            threads = [
+                Thread(target=self._feed, daemon=True),
+                Thread(target=self._listen, args=(downloads,), daemon=True),
+            ]
+            for thread in reversed(threads):
+                stack.callback(thread.join)
+            stack.callback(self._end)
+            for thread in threads:
+                thread.start()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def wait(self, number: int) -> Path:
+        """Wait until a batch is linked and return its folder.
+
+        :raises ArtifactError: a package cannot be fetched, or is not the one that the lock names.
+        :raises DamagedPackageCacheError: rattler's cache holds what cannot be linked.
+        :raises StorageError: the disk is full.
+        """
+        self._done[number].result()
+        return self._place(number)
+
+    def _place(self, number: int) -> Path:
+        return self._folder / f"prefix-{number}"
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("_install_worker.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=self._log,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _feed(self) -> None:
+        """Hand over the batches, each when its local archives have been compared with the lock."""
+        assert self._process.stdin is not None
+        for number, packages in enumerate(self._batches):
+            if self._process.poll() is not None:
+                return
+            try:
+                check_local(packages, self._mirrors)
+            except HimlError as error:
+                self._done[number].set_exception(error)
+                continue
             with suppress(BrokenPipeError):
-                process.stdin.write(json.dumps(job).encode() + b"\n")
-                process.stdin.flush()
-            for line in process.stdout:
-                event = json.loads(line)
-                if "error" in event:
-                    return str(event["error"])
+                self._process.stdin.write(json.dumps(self._job(number, packages)).encode() + b"\n")
+                self._process.stdin.flush()
+
+    def _job(self, number: int, packages: Sequence[LockedConda]) -> dict[str, Any]:
+        return {
+            "number": number,
+            "records": [_record(package, to_mirror(package.url, self._mirrors)) for package in packages],
+            "folder": str(self._place(number)),
+            "prefix": self._prefix,
+            "package_cache": str(self._folder / "packages") if self._fresh else "",
+        }
+
+    def _listen(self, downloads: _Downloads) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            event = json.loads(line)
+            if "job" not in event:
                 downloads.add(**event)
-        finally:
-            process.kill()
-            process.communicate()
-        log.seek(0)
-        reason = scrub(log.read().decode(errors="replace")).strip().splitlines()
-    raise DamagedPackageCacheError(f"rattler ended abnormally: {_panic(reason)}")
+            elif event["error"]:
+                packages = self._batches[event["job"]]
+                self._done[event["job"]].set_exception(_explained(event["error"], packages, self._mirrors))
+            else:
+                self._done[event["job"]].set_result(None)
+        self._log.seek(0)
+        reason = _panic(scrub(self._log.read().decode(errors="replace")).strip().splitlines())
+        for future in self._done:
+            with suppress(InvalidStateError):
+                future.set_exception(DamagedPackageCacheError(f"rattler ended abnormally: {reason}"))
 
 
 def _panic(lines: Sequence[str]) -> str:

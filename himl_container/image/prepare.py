@@ -78,12 +78,13 @@ def plan_image(
     """Return what is to be built, as plain data.
 
     :param fetch: look into the packages for paths that several of them have, downloading those never seen; without,
-        the plan takes such paths as known only where every package has been seen.
+        the plan assumes that these share none, and says so (``assumed``).
     """
-    from himl_container.image.clobber import excluded_paths
+    from himl_container.image.clobber import all_known, excluded_paths
     from himl_container.image.config import image_labels
     from himl_container.image.plan import plan_layers
 
+    known = fetch or all_known(prepared.lock, cache)
     excluded = excluded_paths(prepared.lock, cache=cache, settings=settings, reporter=reporter, fetch=fetch)
     return ImagePlan(
         fingerprint=prepared.fingerprint,
@@ -93,4 +94,5 @@ def plan_image(
         layers=plan_layers(prepared.lock, excluded=excluded),
         environment=prepared.lock.variables,
         labels=image_labels(prepared.lock, prepared.fingerprint),
+        assumed=not known,
     )

@@ -60,9 +60,10 @@ def render_context(
     cache = Cache(settings.cache_dir)
     engine = cast("Engine", _LateEngine(lambda: connect_engine(cache)))
     prepared = prepare(settings, engine=lambda: engine, reporter=reporter, locked=locked)
-    plan = plan_image(prepared, settings, cache=cache, reporter=reporter)
-    Assembly(plan, prepared, settings, engine=engine, cache=cache, reporter=reporter).render(folder)
-    return plan
+    plan = plan_image(prepared, settings, cache=cache, reporter=reporter, fetch=False)
+    assembly = Assembly(plan, prepared, settings, engine=engine, cache=cache, reporter=reporter)
+    assembly.render(folder)
+    return assembly.plan
 
 
 class _LateEngine:

@@ -274,7 +274,7 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing_half_made(channel: Path, tmp_pat
 
 def _reached(cache: Path, moment: str) -> bool:
     if moment == "conda":
-        return any(cache.glob("tmp/*/conda/prefix")) or any(cache.glob("tmp/*/prefix"))
+        return any(cache.glob("tmp/*/conda/linked/prefix-*"))
     return any(cache.glob(f"{moment}/*"))
 
 
