@@ -14,6 +14,8 @@ from himl_container.registry.retries import Failure, RetryableError
 if TYPE_CHECKING:
     import urllib3
 
+ANSWER_LIMIT = 4 << 20
+"""Bytes of an answer that is no blob; the distribution specification's limit for manifests."""
 _PIECE = 1 << 20
 
 
@@ -85,9 +87,9 @@ class Stream:
 
     def close(self) -> None:
         """Give the connection back, when the body was read; otherwise close it."""
-        if self._response.length_remaining:
-            self._response.close()
-        self._response.release_conn()
+        if self._response.length_remaining == 0:
+            self._response.drain_conn()  # an answer without a body (HEAD, 202) is read by this, and its connection kept
+        self._response.close()
 
 
 def drained(stream: Stream) -> None:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import urllib3
 
 USER_AGENT = f"himl-container/{__version__}"
-CONNECT_SECONDS = 20.0
-"""For a connection, and for each piece of a body to go out."""
+CONNECT_SECONDS = 30.0
+"""For a connection, and for each piece of a body to go out: 256 kB, so a line may be as slow as 9 kB/s."""
 ANSWER_SECONDS = 120.0
 """For an answer, and for each piece of it: a registry hashes a large layer before it answers the last request."""
 _CONNECTIONS = 16

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from himl_container.errors import RegistryError
-from himl_container.registry.headers import error_text, parse_retry_after, printable, readable
+from himl_container.registry.headers import error_codes, error_text, parse_retry_after, printable, readable
 from himl_container.registry.retries import RETRIED, Failure, RetryableError
 
+_MISSING = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _HINTS = {
     401: "Set a user and password in the environment, log in with 'docker login', or use an Azure login; "
-    "docs/registry.md says which is tried when.",
+    "docs/registry-login.md says which is tried when.",
     403: "The login lacks the right for this repository (Azure: the role AcrPull to read, AcrPush to write).",
     404: "Check the repository's name, and that it is in this registry.",
     405: "The registry takes no writes: it is read-only, or a mirror of another one.",
     413: "Something in front of the registry limits the size of requests.",
     507: "The registry's disk is full.",
 }
+
+
+class MissingBlobsError(RegistryError):
+    """A manifest was refused because the registry lacks blobs that it names, whatever it said of them before.
+
+    :param digests: the blobs that the registry names; empty where it names none.
+    """
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "", digests: tuple[str, ...] = ()) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.digests = digests
 
 
 def refusal(
@@ -32,6 +46,10 @@ def refusal(
     text = f"the registry answered {status}{f', {said}' if said else ''}"
     if status in RETRIED:
         return RetryableError(Failure(text, status, parse_retry_after(headers.get("Retry-After"), now)))
+    if _MISSING.intersection(error_codes(data)):
+        digests = tuple(dict.fromkeys(_DIGEST.findall(data.decode("utf-8", "replace"))))
+        hint = "The registry said before that it has them; push again, or check the registry's storage."
+        return MissingBlobsError(f"{what}: {text}", where=where, hint=hint, digests=digests)
     return RegistryError(f"{what}: {text}", where=where, hint=_HINTS.get(status, ""))
 
 

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
 
 from himl_container.errors import RegistryError
-from himl_container.registry.answers import Answer, Body, Stream, drained
-from himl_container.registry.headers import location, origin, readable
+from himl_container.registry.answers import ANSWER_LIMIT, Answer, Body, Stream, drained
+from himl_container.registry.headers import error_text, location, origin, readable
 from himl_container.registry.pools import Pools
 from himl_container.registry.refusals import connection_text, hung_up, refusal, untrusted
 from himl_container.registry.retries import RETRIED, Failure, Patience, RetryableError
 
-ANSWER_LIMIT = 4 << 20
-"""Bytes of an answer that is no blob; the distribution specification's limit for manifests."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HOPS = 5
 _TOKEN_LIMIT = 1 << 20
 
 
-class Login(Protocol):
+class Authorizer(Protocol):
     """What :class:`himl_container.registry.auth.Authenticator` does for a transport."""
 
     def authorization(self, scope: str) -> str | None:
@@ -31,21 +29,33 @@ class Login(Protocol):
     def challenged(self, www_authenticate: str, scope: str) -> str:
         """Return a new header after a 401, or raise RegistryError when the login is refused."""
 
+    def denied(self, scope: str, reason: str = "") -> RegistryError:
+        """Return the error for a request that is not allowed with any login."""
+
 
 class Transport:
     """Sends requests to one registry. Safe to use from several threads.
 
     :param endpoint: host and port.
     :param loopback: whether plain http may be spoken.
-    :param login: set once, before the first request; without it, a 401 is an error.
+    :param authorizer: makes, at the first 401, what answers it; is given this transport. Without it, a 401 is an error.
     """
 
-    def __init__(self, endpoint: str, *, loopback: bool, pools: Pools, patience: Patience) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        loopback: bool,
+        pools: Pools,
+        patience: Patience,
+        authorizer: Callable[[Transport], Authorizer] | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self.patience = patience
-        self.login: Login | None = None
         self.pools = pools
         self._scheme = None if loopback else "https"
+        self._new_authorizer = authorizer
+        self._authorizer: Authorizer | None = None
         self._deciding = threading.Lock()
 
     def request(
@@ -137,6 +147,8 @@ class Transport:
         try:
             if stream.status not in frozenset(expect):
                 data = b"" if method == "HEAD" else stream.read(ANSWER_LIMIT)
+                if scope and self._authorizer is not None and stream.status == 403 and self._is_registry(stream.url):
+                    raise self._authorizer.denied(scope, error_text(data))
                 raise refusal(
                     stream.status, stream.headers, data, what=what, where=self.endpoint, now=self.patience.clock()
                 )
@@ -147,23 +159,28 @@ class Transport:
     def _with_login(
         self, method: str, target: str, scope: str, headers: dict[str, str], body: bytes | Body | None
     ) -> Stream:
-        known = self.login.authorization(scope) if scope and self.login is not None else None
+        known = self._authorizer.authorization(scope) if scope and self._authorizer is not None else None
         stream = self._follow(method, target, headers, body, known)
-        if stream.status != 401 or not scope or self.login is None or not self._is_registry(stream.url):
+        authorizer = self._authorizer_of(stream, scope)
+        if authorizer is None:
             return stream
-        challenge = stream.headers.get("WWW-Authenticate", "")
         drained(stream)
-        renewed = self.login.challenged(challenge, scope)
+        renewed = authorizer.challenged(stream.headers.get("WWW-Authenticate", ""), scope)
         stream = self._follow(method, target, headers, body, renewed)
-        if stream.status == 401 and self._is_registry(stream.url):
-            drained(stream)
-            raise RegistryError(
-                "The registry refuses the login that it asked for",
-                where=self.endpoint,
-                hint="The user may lack the right for this repository (Azure: the role AcrPull or AcrPush), or the "
-                "clock of this machine is wrong.",
-            )
+        if self._authorizer_of(stream, scope) is not None:
+            data = b"" if method == "HEAD" else stream.read(ANSWER_LIMIT)
+            stream.close()
+            raise authorizer.denied(scope, error_text(data))
         return stream
+
+    def _authorizer_of(self, stream: Stream, scope: str) -> Authorizer | None:
+        """Return what answers a 401 of the registry itself; None for every other answer."""
+        if stream.status != 401 or not scope or self._new_authorizer is None or not self._is_registry(stream.url):
+            return None
+        with self._deciding:
+            if self._authorizer is None:
+                self._authorizer = self._new_authorizer(self)
+            return self._authorizer
 
     def _follow(
         self, method: str, target: str, headers: dict[str, str], body: bytes | Body | None, login: str | None
