@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 
 from himl_container.registry.challenges import Challenge, parse_challenges
 from himl_container.registry.credentials import Credentials, LoginChain
-from himl_container.registry.login import DOCKER_HUB, Login, LoginRefusedError, Place, TokenRequest, canonical_host
+from himl_container.registry.login import (
+    DOCKER_HUB,
+    Login,
+    LoginRefusedError,
+    Place,
+    TokenRequest,
+    canonical_host,
+    masked,
+)
 from himl_container.registry.tokens import Token, TokenRefusedError, fetch_token
 
 __all__ = ["Authenticator", "LoginRefusedError", "TokenRequest"]
@@ -105,10 +113,15 @@ class Authenticator:
     def denied(self, scope: str, reason: str = "") -> LoginRefusedError:
         """Return the error for a request that the registry does not allow, with whatever login was used.
 
-        :param reason: what the registry says, cleaned of secrets (:func:`himl_container.registry.login.server_reason`).
+        :param reason: what the registry says; secrets in it are removed here.
         """
         held = self._find(scope)
-        return self._refusal(scope, [held.login] if held else [], reason)
+        return self._refusal(scope, [held.login] if held else [], self.without_secrets(reason))
+
+    def without_secrets(self, text: str) -> str:
+        """Return a text of the registry without any secret that it was sent: a server may quote a request's header."""
+        headers = [held.header.partition(" ")[2] for held in self._held]
+        return masked(text, [*headers, *(secret for login in self._chain.known for secret in login.secrets)])
 
     def _last_sent(self) -> dict[str, str | None]:
         if not hasattr(self._sent, "headers"):

@@ -92,22 +92,26 @@ class LoginChain:
 
     A login that was accepted before and is refused now may have run out (a refresh token of Azure, a helper's token):
     its source is asked again, once for each time that it was accepted.
+
+    ``known`` are all logins that were found so far, ``refused`` those that the registry did not take, ``problems`` what
+    kept a source from giving one.
     """
 
     def __init__(self, credentials: Credentials, place: Place) -> None:
         self.place = place
+        self.known: list[Login] = []
         self.refused: list[Login] = []
         self.problems: list[LoginUnavailableError] = []
         self._sources = credentials.sources
-        self._known: list[Login | None] = []
+        self._found: list[Login | None] = []
         self._accepted: set[Login] = set()
 
     def best(self, passed: Sequence[Login | None] = ()) -> Login | None:
         """Return the first login that was not refused and is not among ``passed``; None when there is none left."""
         for index in range(len(self._sources)):
-            if index == len(self._known):
-                self._known.append(self._ask(index))
-            login = self._known[index]
+            if index == len(self._found):
+                self._found.append(self._ask(index))
+            login = self._found[index]
             if login is None:
                 continue
             if login not in self.refused and login not in passed:
@@ -123,13 +127,16 @@ class LoginChain:
     def refuse(self, login: Login) -> None:
         """Note that the registry does not take a login (any more)."""
         self.refused.append(login)
-        if login in self._accepted and login in self._known:
-            index = self._known.index(login)
-            self._known[index] = self._ask(index)
+        if login in self._accepted and login in self._found:
+            index = self._found.index(login)
+            self._found[index] = self._ask(index)
 
     def _ask(self, index: int) -> Login | None:
         try:
-            return self._sources[index].login(self.place)
+            login = self._sources[index].login(self.place)
         except LoginUnavailableError as problem:
             self.problems.append(problem)
             return None
+        if login is not None:
+            self.known.append(login)
+        return login

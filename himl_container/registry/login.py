@@ -6,7 +6,7 @@ import base64
 import ipaddress
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import quote, quote_plus, urlsplit
@@ -115,15 +115,21 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """Return a text without secrets, in every form in which a server may send them back."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        for form in {secret, quote(secret, safe=""), quote_plus(secret), base64.b64encode(secret.encode()).decode()}:
+            text = text.replace(form, "***") if form else text
+    return text
+
+
 def cleaned(text: str, *, secrets: tuple[str, ...] = (), limit: int = 200) -> str:
     """Return a stranger's text as one short line without secrets.
 
-    What is known to be secret is removed in every form in which it may come back, and so is every long word that looks
-    like a token, because another program's error may quote a secret that we never saw.
+    Beside what is known to be secret, every long word that looks like a token is removed, because another program's
+    error may quote a secret that we never saw.
     """
-    for secret in sorted(secrets, key=len, reverse=True):
-        for form in {secret, quote(secret, safe=""), quote_plus(secret), base64.b64encode(secret.encode()).decode()}:
-            text = text.replace(form, "***")
+    text = masked(text, secrets)
     text = _TOKEN.sub("***", text)
     line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"

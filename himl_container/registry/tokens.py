@@ -86,7 +86,7 @@ def checked_realm(realm: str, place: Place) -> SplitResult:
         problem = "is no web address"
     elif "@" in parts.netloc:
         problem = "has a login in it"
-    elif parts.scheme == "http" and not (place.plain and (is_loopback(host) or host == _hostname(place.url))):
+    elif parts.scheme == "http" and not (place.plain and (is_loopback(parts.netloc) or host == _hostname(place.url))):
         problem = "is not https"
     if problem:
         shown = cleaned(realm.rpartition("@")[2].partition("?")[0], limit=100)
