@@ -1,0 +1,162 @@
+"""Pulling from a real registry into a real daemon."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import kit
+import pytest
+from registry_server import Host, registry
+from runnable import load, noise, push, remove, removed_afterwards, shell
+
+from himl_container.cache import Cache
+from himl_container.image.docker_engine import DockerEngine
+from himl_container.progress import SilentReporter
+from himl_container.publish.pull import plan_pull, pull_image
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    with registry(tmp_path / "registry") as found:
+        yield found
+
+
+@pytest.fixture
+def name(host: Host, image_name: str) -> Iterator[str]:
+    found = f"{host}/{image_name}"
+    with removed_afterwards(found):
+        yield found
+
+
+@pytest.fixture
+def layers(tmp_path: Path) -> Path:
+    folder = tmp_path / "layers"
+    folder.mkdir()
+    return folder
+
+
+def connect(cache: Cache) -> DockerEngine:
+    return DockerEngine.connect(cache=cache)
+
+
+def fetched(host: Host) -> list[str]:
+    """Return the digests of the blobs that were asked for, by the registry's own log."""
+    return re.findall(r'"GET /v2/[^ ]*/blobs/(sha256:[0-9a-f]{64}) HTTP/1.1" 20[06]', host.log.read_text())
+
+
+def test_only_the_missing_layer_travels(host: Host, name: str, layers: Path, tmp_path: Path) -> None:
+    engine = connect(Cache(tmp_path / "builder"))
+    ground, wheel = shell(layers), noise(layers, "wheel", 300_000)
+    first = load(engine, f"{name}:1", ground)
+    second = load(engine, f"{name}:2", ground, wheel)
+    digest = [push(f"{name}:1"), push(f"{name}:2")][1]
+    remove(name)
+    assert engine.inspect(f"{name}:2") is None
+
+    cache = Cache(tmp_path / "cache")
+    pulled = pull_image(f"{name}:1", engine=connect(cache), cache=cache, reporter=SilentReporter())
+    assert (pulled.image.id, pulled.fetched, pulled.existed) == (first.id, 1, False)
+    shutil.rmtree(cache.root)  # what the daemon has is enough
+    plan = plan_pull(f"{name}:2", engine=connect(cache), cache=cache)
+    assert [one.where for one in plan.layers] == ["daemon", "registry"]
+    before = len(fetched(host))
+    pulled = pull_image(f"{name}:2", engine=connect(cache), cache=cache, reporter=SilentReporter())
+    assert pulled.image.id == second.id
+    assert pulled.image.diff_ids == second.diff_ids
+    assert pulled.names == (f"{name}@{digest}",)
+    assert 300_000 < pulled.bytes_received == plan.size < 310_000
+    configuration = second.id
+    assert fetched(host)[before:] == [configuration, plan.missing[0].blob.digest]
+    again = pull_image(f"{name}:2", engine=connect(cache), cache=cache, reporter=SilentReporter())
+    assert (again.existed, again.bytes_received) == (True, 0)
+
+
+def test_a_run_by_digest_where_the_image_never_was(
+    name: str, layers: Path, tmp_path: Path, project: kit.ProjectFolder
+) -> None:
+    image = load(connect(Cache(tmp_path / "builder")), f"{name}:1", shell(layers))
+    digest = push(f"{name}:1")
+    remove(name)
+    cli = kit.Cli(project.path, kit.clean_environ(HIML_CONTAINER_CACHE_DIR=str(tmp_path / "cache")))
+    words = ("run", "--local", "--image", f"{name}@{digest}", "sh", "-c", 'echo "hello $AZUREML_RUN_ID"')
+    done = cli(*words)
+    assert done.stdout.startswith("hello sh_")
+    assert "1 of 1 layers" in done.stderr
+    record = json.loads((project.path / "runs" / "latest" / "run.json").read_text())
+    assert record["launch"]["image"] == {
+        "tag": f"{name}@{digest}",
+        "id": image.id,
+        "digest": f"{name}@{digest}",
+        "fingerprint": "",
+        "lock": "",
+    }
+    # Once it is here, nobody is asked: the registry's requests stay the same.
+    shown = json.loads(cli("pull", "--json", f"{name}@{digest}").stdout.splitlines()[-1])
+    assert (shown["existed"], shown["requests"], shown["id"]) == (True, 0, image.id)
+    assert cli(*words).stdout.startswith("hello")
+
+
+def test_an_image_that_nobody_has(name: str, project: kit.ProjectFolder, tmp_path: Path) -> None:
+    cli = kit.Cli(project.path, kit.clean_environ(HIML_CONTAINER_CACHE_DIR=str(tmp_path / "cache")))
+    assert "no such image" in cli("run", "--local", "--image", f"{name}:1", "true", expect=75).stderr
+    assert "no such image" in cli("pull", f"{name}:1", expect=75).stderr
+    assert not (project.path / "runs").exists()
+
+
+class Interrupting(SilentReporter):
+    """A reporter that stands for somebody who presses Ctrl-C once so many bytes have come in."""
+
+    def __init__(self, after: int, ready: Callable[[], bool]) -> None:
+        self.left, self.ready = after, ready
+
+    def step(self, verb: str, subject: str = "", *, total: int | None = None, unit: str = "items"):  # type: ignore[no-untyped-def]
+        task = super().step(verb, subject, total=total, unit=unit)
+        task.advance = self.advance  # type: ignore[method-assign]
+        return task
+
+    def advance(self, amount: int, *, total: int | None = None) -> None:
+        self.left -= amount
+        if self.left <= 0 and self.ready():
+            raise KeyboardInterrupt
+
+
+def test_a_pull_that_was_interrupted_fetches_only_the_rest(host: Host, name: str, layers: Path, tmp_path: Path) -> None:
+    engine = connect(Cache(tmp_path / "builder"))
+    small, large = noise(layers, "small", 1000), noise(layers, "large", 30_000_000)
+    image = load(engine, f"{name}:1", small, large)
+    push(f"{name}:1")
+    remove(name)
+    cache = Cache(tmp_path / "cache")
+    here = cache.blob(small.digest)
+    with pytest.raises(KeyboardInterrupt):
+        pull_image(f"{name}:1", engine=connect(cache), cache=cache, reporter=Interrupting(1_000_000, here.is_file))
+    assert here.is_file()
+    assert not cache.blob(large.digest).exists()
+    assert connect(cache).inspect(f"{name}:1") is None
+    pulled = pull_image(f"{name}:1", engine=connect(cache), cache=cache, reporter=SilentReporter())
+    assert (pulled.image.id, pulled.fetched) == (image.id, 1)
+    assert [path for path in (cache.root / "tmp").iterdir() if path.stat().st_size] == []
+
+
+def test_a_layer_that_the_registry_has_damaged(host: Host, name: str, layers: Path, tmp_path: Path) -> None:
+    engine = connect(Cache(tmp_path / "builder"))
+    load(engine, f"{name}:1", shell(layers), noise(layers, "x", 1000))
+    push(f"{name}:1")
+    remove(name)
+    cache = Cache(tmp_path / "cache")
+    plan = plan_pull(f"{name}:1", engine=connect(cache), cache=cache)
+    blob = host.blob_file(plan.layers[1].blob.digest)
+    content = bytearray(blob.read_bytes())
+    content[len(content) // 2] ^= 1
+    blob.write_bytes(content)
+    done = kit.Cli(tmp_path, kit.clean_environ(HIML_CONTAINER_CACHE_DIR=str(cache.root)))(
+        "pull", f"{name}:1", expect=75
+    )
+    assert plan.layers[1].blob.digest in done.stderr
+    assert connect(cache).inspect(f"{name}:1") is None
