@@ -18,7 +18,7 @@ EPOCH = 315532800
 class LayerPlan:
     """One layer before it exists.
 
-    :param name: what the reader sees: ``conda:python``, ``conda:mkl``, ``conda:bin-03``, ``pip:torch``, ``pip:bin-01``,
+    :param name: what the reader sees: ``conda:python``, ``conda:mkl``, ``conda:small-03``, ``pip:torch``, ``pip:bin-01``,
         ``wheel:mylib``, ``himl`` (generated files).
     :param key: sha256 (hex) of everything that decides the layer's bytes.
     :param excluded: paths (relative to the prefix) that a package of this layer has but another one provides.

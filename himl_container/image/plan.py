@@ -1,8 +1,9 @@
 """Which packages share a layer, and the key that says whether a layer has to be made.
 
 The rule is by name and size alone, so that a change of one package changes one layer: what is big has a layer of its
-own, the rest shares bins that are chosen by a hash of the name. The order goes from what changes seldom to what changes
-often, because a daemon must be sent every layer above a changed one. The numbers here are part of :data:`FORMAT`.
+own, the rest shares bins that are chosen by a hash of the name. Large things lie below small ones, and what is the
+user's own lies on top, because a daemon must be sent every layer above a changed one. The numbers here are part of
+:data:`FORMAT`.
 """
 
 from __future__ import annotations
@@ -17,13 +18,19 @@ from typing import Any
 from himl_container.environment.model import Lock, LockedConda, LockedWheel
 from himl_container.image.model import PREFIX, LayerPlan
 
-FORMAT = "himl-layers-1"
+FORMAT = "himl-layers-2"
 """Version of everything that decides a layer's bytes besides its packages: grouping, layout, bytecode, tar."""
 
 BIG = 5_000_000
 """Bytes of an archive (compressed) from which a package has a layer of its own."""
 
-CONDA_BINS = 6
+MEDIUM = 1_000_000
+"""Bytes of an archive from which a package shares a layer with others of its size, below those of the small ones."""
+
+MOST_LAYERS = 80
+"""Packages with a layer of their own, the largest ones: overlay2 takes 128 layers, the base's among them."""
+
+CONDA_BINS = {"medium": 8, "small": 4}
 WHEEL_BINS = 2
 
 _NAME = re.compile(r"[A-Za-z0-9_.\-]+")
@@ -35,14 +42,15 @@ def plan_layers(lock: Lock, *, excluded: Mapping[str, tuple[str, ...]] = {}) -> 
     :param excluded: per Conda package, the paths (relative to the prefix) that it has but another package provides
         (:func:`himl_container.image.clobber.excluded_paths`).
     """
+    alone = _alone(lock)
     groups: dict[str, list[LockedConda | LockedWheel]] = {}
     for conda in sorted(lock.conda, key=lambda package: package.name):
-        groups.setdefault(_conda_layer(conda), []).append(conda)
+        groups.setdefault(_conda_layer(conda, alone), []).append(conda)
     for wheel in sorted(lock.wheels, key=lambda package: package.name):
-        groups.setdefault(_wheel_layer(wheel), []).append(wheel)
+        groups.setdefault(_wheel_layer(wheel, alone), []).append(wheel)
     interpreter = python_of(lock.conda)
-    plans = [_plan(name, groups[name], interpreter, excluded) for name in sorted(groups, key=_position)]
-    return (*plans, _generated(lock))
+    plans = [_plan(name, groups[name], interpreter, excluded) for name in groups]
+    return tuple(sorted([*plans, _generated(lock)], key=_position))
 
 
 def python_of(conda: Iterable[LockedConda]) -> LockedConda | None:
@@ -84,16 +92,24 @@ def _one_line(text: str) -> str:
     return " ".join(text.split("\n"))
 
 
-def _conda_layer(package: LockedConda) -> str:
-    if package.name == "python" or package.size >= BIG:
+def _alone(lock: Lock) -> frozenset[str]:
+    """Return the hashes of the packages that have a layer of their own for their size."""
+    packages: list[LockedConda | LockedWheel] = [*lock.conda, *(wheel for wheel in lock.wheels if not wheel.private)]
+    big = sorted((-package.size, package.sha256) for package in packages if package.size >= BIG)
+    return frozenset(sha256 for _, sha256 in big[:MOST_LAYERS])
+
+
+def _conda_layer(package: LockedConda, alone: frozenset[str]) -> str:
+    if package.name == "python" or package.sha256 in alone:
         return f"conda:{package.name}"
-    return f"conda:bin-{_bin(package.name, CONDA_BINS):02d}"
+    kind = "medium" if package.size >= MEDIUM else "small"
+    return f"conda:{kind}-{_bin(package.name, CONDA_BINS[kind]):02d}"
 
 
-def _wheel_layer(wheel: LockedWheel) -> str:
+def _wheel_layer(wheel: LockedWheel, alone: frozenset[str]) -> str:
     if wheel.private:
         return f"wheel:{wheel.name}"
-    if wheel.size >= BIG:
+    if wheel.sha256 in alone:
         return f"pip:{wheel.name}"
     return f"pip:bin-{_bin(wheel.name, WHEEL_BINS):02d}"
 
@@ -102,12 +118,17 @@ def _bin(name: str, bins: int) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % bins
 
 
-def _position(layer: str) -> tuple[int, str]:
-    order = ("conda:python", "conda:", "pip:", "conda:bin-", "pip:bin-", "wheel:")
-    if layer == order[0]:
-        return 0, layer
-    kind = max((text for text in order[1:] if layer.startswith(text)), key=len)
-    return order.index(kind), layer
+_SHARED = ("conda:medium-", "conda:small-", "pip:bin-", "himl", "wheel:")
+
+
+def _position(plan: LayerPlan) -> tuple[int, int, str]:
+    """The interpreter lowest; then what has a layer of its own, by the power of two below its size; then the rest."""
+    if plan.name == "conda:python":
+        return 0, 0, ""
+    for place, kind in enumerate(_SHARED, start=2):
+        if plan.name.startswith(kind):
+            return place, 0, plan.name
+    return 1, -max(package.size for package in (*plan.conda, *plan.wheels)).bit_length(), plan.name
 
 
 def _plan(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from himl_container.environment.model import Lock, LockedConda, LockedWheel
-from himl_container.image.plan import BIG, dependency_name, history, plan_layers
+from himl_container.image.plan import BIG, MEDIUM, MOST_LAYERS, dependency_name, history, plan_layers
 
 FORGE = "https://conda.anaconda.org/conda-forge"
 
@@ -27,6 +27,7 @@ LOCK = lock_of(
         conda("mkl", BIG),
         conda("python", BIG // 2, ("zlib",)),
         *(conda(f"lib{n}") for n in range(40)),
+        *(conda(f"medium{n}", MEDIUM) for n in range(40)),
         conda("numpy", BIG + 1, ("python >=3.11,<3.12", "mkl")),
         conda("attrs", depends=("python >=3.9",)),
     ],
@@ -43,15 +44,32 @@ def changed(one: Lock, other: Lock) -> set[str]:
     return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
 
-def test_what_is_big_or_private_stands_alone_and_what_changes_often_lies_above() -> None:
+def test_large_things_lie_below_small_ones_and_the_users_own_on_top() -> None:
     names = [plan.name for plan in plan_layers(LOCK)]
 
-    assert names[:3] == ["conda:python", "conda:mkl", "conda:numpy"]
-    assert names[-2:] == ["wheel:mine", "himl"]
-    kinds = [name.rstrip("0123456789") for name in names[3:-2]]
-    assert list(dict.fromkeys(kinds)) == ["pip:torch", "conda:bin-", "pip:bin-"]
-    assert kinds.count("conda:bin-") == 6
+    assert names[0] == "conda:python"
+    assert sorted(names[1:4]) == ["conda:mkl", "conda:numpy", "pip:torch"]
+    assert names[-2:] == ["himl", "wheel:mine"]
+    kinds = [name.rstrip("0123456789") for name in names[4:-2]]
+    assert list(dict.fromkeys(kinds)) == ["conda:medium-", "conda:small-", "pip:bin-"]
+    assert kinds.count("conda:medium-") == 8
+    assert kinds.count("conda:small-") == 4
     assert kinds.count("pip:bin-") == 2
+
+
+def test_what_has_a_layer_of_its_own_is_ordered_by_size_and_not_moved_by_a_little_more() -> None:
+    packages = [conda("a", 6_000_000), conda("b", 900_000_000), conda("c", 70_000_000), conda("d", 7_000_000)]
+
+    assert [plan.name for plan in plan_layers(lock_of(packages))][:-1] == ["conda:b", "conda:c", "conda:a", "conda:d"]
+
+
+def test_only_so_many_packages_have_a_layer_of_their_own_because_an_image_may_have_128() -> None:
+    packages = [conda(f"p{n:03}", BIG + n) for n in range(200)]
+
+    plans = plan_layers(lock_of(packages))
+
+    assert len(plans) <= MOST_LAYERS + 20
+    assert {plan.name for plan in plans} >= {f"conda:p{n:03}" for n in range(200 - MOST_LAYERS, 200)}
 
 
 def test_every_package_is_in_exactly_one_layer() -> None:
@@ -89,7 +107,7 @@ def test_another_python_changes_what_is_compiled_by_it_and_nothing_else() -> Non
 
     assert {"conda:python", "conda:numpy", "pip:torch", "wheel:mine"} <= difference
     assert "conda:mkl" not in difference
-    bins = [name for name in difference if name.startswith("conda:bin-")]
+    bins = [name for name in difference if name.startswith("conda:small-")]
     assert len(bins) == 1, "only the bin of attrs has modules"
 
 
