@@ -153,7 +153,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._pass_on()
 
-    do_PUT = do_PATCH = do_DELETE = do_HEAD
+    def do_PUT(self) -> None:
+        self._pass_on()
+
+    def do_PATCH(self) -> None:
+        self._pass_on()
+
+    def do_DELETE(self) -> None:
+        self._pass_on()
 
     def _basic(self) -> tuple[str, str]:
         kind, _, value = self.headers.get("Authorization", "").partition(" ")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from unit.registry.token_answers import Given, place
 
 from himl_container.errors import InputError
 from himl_container.registry import credential_helpers, docker_config
@@ -18,7 +19,6 @@ from himl_container.registry.credentials import Credentials, EnvironmentLogin, L
 from himl_container.registry.docker_config import LoginFile
 from himl_container.registry.login import Login, LoginUnavailableError, cleaned, is_loopback
 from himl_container.settings import Settings, load_settings
-from unit.registry.token_answers import Given, place
 
 HOST = "registry.example:5000"
 SECRET = "canary-secret-51ab"

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.registry.token_answers import Answer, Clock, Given, Sent, Server, answer, token
 
 from himl_container.errors import RegistryError
 from himl_container.registry.auth import Authenticator
 from himl_container.registry.credentials import Credentials
 from himl_container.registry.login import Login, LoginRefusedError, LoginUnavailableError
-from unit.registry.token_answers import Answer, Clock, Given, Sent, Server, answer, token
 
 BEARER = 'Bearer realm="https://auth.example/token",service="registry.example"'
 INSUFFICIENT = BEARER + ',error="insufficient_scope"'

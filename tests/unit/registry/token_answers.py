@@ -61,7 +61,7 @@ def answer(status: int, value: object) -> Answer:
 class Given:
     """A source with fixed logins: the first time the first, and so on; the last for ever."""
 
-    logins: list[Login | None | LoginUnavailableError]
+    logins: list[Login | LoginUnavailableError | None]
     asked: list[str] = field(default_factory=list)
 
     def login(self, place: Place) -> Login | None:
