@@ -78,6 +78,7 @@ class Downloads:
                 cache=self._cache,
                 received=self._received,
                 check=self._check,
+                size=layer.size,
             )
         except BaseException as error:
             with self._lock:

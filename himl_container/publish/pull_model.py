@@ -21,12 +21,14 @@ class PullLayer:
     :param name: what the reader sees.
     :param blob: its form in the registry.
     :param where: the nearest place that has it: the daemon, the local store of blobs, or the registry alone.
+    :param size: bytes of the uncompressed tar where they are known, else 0; more are never unpacked.
     """
 
     name: str
     diff_id: str
     blob: Descriptor
     where: Where
+    size: int = 0
 
 
 @dataclass(frozen=True)

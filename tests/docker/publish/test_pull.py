@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -160,3 +162,56 @@ def test_a_layer_that_the_registry_has_damaged(host: Host, name: str, layers: Pa
     )
     assert plan.layers[1].blob.digest in done.stderr
     assert connect(cache).inspect(f"{name}:1") is None
+
+
+def test_somebody_with_the_same_lock_gets_the_image_and_builds_nothing(
+    name: str, run_cli: kit.Cli, project: kit.ProjectFolder, image_name: str, tmp_path: Path
+) -> None:
+    project.environment("python =3.11", "tinytool")
+    local = run_cli("build").stdout.splitlines()[0]
+    remote = local.replace(image_name, name)
+    subprocess.run(["docker", "tag", local, remote], check=True)
+    digest = push(remote)
+    remove(name, image_name)
+    registry_of = name.removesuffix(f"/{image_name}")
+    other = {"HIML_CONTAINER_CACHE_DIR": str(tmp_path / "other"), "HIML_CONTAINER_REGISTRY": registry_of}
+    plan = run_cli("pull", "--dry-run", environ=other).stdout
+    assert "in the daemon" in plan  # the base image
+    assert re.search(r"conda:python +[0-9.]+ MB  to download", plan)
+    shown = json.loads(run_cli("pull", "--json", environ=other).stdout.splitlines()[-1])
+    assert (shown["tag"], shown["digests"]) == (local, [f"{name}@{digest}"])
+    assert 0 < shown["fetched"] < shown["layers"]
+    done = run_cli("run", "--local", "tinytool", environ=other)
+    assert "tinytool with tinylib" in done.stdout
+    assert not (tmp_path / "other" / "layers").exists()  # nothing was made
+    record = json.loads((project.path / "runs" / "latest" / "run.json").read_text())["launch"]["image"]
+    assert (record["tag"], record["digest"]) == (local, f"{name}@{digest}")
+    assert record["fingerprint"][:32] == local.rpartition(":")[2]
+    assert record["lock"] == hashlib.sha256((project.path / "pylock.himl.toml").read_bytes()).hexdigest()
+    # Another lock is another image, and nobody has pushed that.
+    project.environment("python =3.11")
+    run_cli("pull", environ=other, expect=67)
+    run_cli("lock", environ=other)
+    assert "no such image" in run_cli("pull", environ=other, expect=75).stderr
+
+
+def test_an_image_of_other_inputs_under_the_tag_of_the_lock(
+    name: str, run_cli: kit.Cli, project: kit.ProjectFolder, image_name: str, layers: Path, tmp_path: Path
+) -> None:
+    project.environment("python =3.11")
+    run_cli("lock")
+    environ = {"HIML_CONTAINER_REGISTRY": name.removesuffix(f"/{image_name}")}
+    wanted = run_cli("pull", environ=environ, expect=75).stderr
+    found = re.search(rf"{re.escape(name)}:[0-9a-f]{{32}}", wanted)
+    assert found, wanted
+    load(connect(Cache(tmp_path / "builder")), found[0], shell(layers))
+    push(found[0])
+    remove(name)
+    assert "was made from other inputs" in run_cli("pull", environ=environ, expect=75).stderr
+    assert connect(Cache(tmp_path / "cache")).inspect(found[0]) is None
+
+
+def test_a_pull_without_a_registry(run_cli: kit.Cli, project: kit.ProjectFolder) -> None:
+    project.environment("python =3.11")
+    assert "no registry is set" in run_cli("pull", expect=65).stderr
+    assert "names no registry" in run_cli("pull", "train:1", expect=65).stderr
