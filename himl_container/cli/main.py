@@ -29,6 +29,7 @@ COMMANDS = {
     "run": "Run a script in the image.",
     "inspect": "Show what is inside of an image, by package and layer.",
     "diff": "Show what differs between two images.",
+    "verify": "Say whether run, registry, daemon and lock have the same image.",
     "base": "Create a base image, or move its pin.",
     "cache": "List or prune the cache.",
     "doctor": "Check what this machine has and what is missing.",

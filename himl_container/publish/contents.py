@@ -73,7 +73,7 @@ class Contents:
         if not wanted:
             return found
         task.note("archive of the image")
-        with self._export(image.config_digest) as chunks:
+        with self._export(image.config_digest or image.digest) as chunks:
             stream = uncompressed(_counted(chunks, task), where=image.name)
             archive = TarReader(stream, image.name)
             for entry in archive:
@@ -102,7 +102,7 @@ def daemon_export(id_: str) -> AbstractContextManager[Iterator[bytes]]:
     def opened() -> Iterator[Iterator[bytes]]:
         client, doing = Client.connect(resolve_endpoint(os.environ)), "read an image"
         with client.open(doing, f"/images/{id_}/get") as response, client.converting(doing):
-            yield response.iter_content(_CHUNK)
+            yield response.chunks(_CHUNK)
 
     return opened()
 

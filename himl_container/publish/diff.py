@@ -5,7 +5,7 @@ Layers with one digest have one content, so only those that differ are read, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from himl_container.progress import Reporter
 from himl_container.publish.contents import Contents, Export, daemon_export
 from himl_container.publish.listing import Listing
 from himl_container.publish.proof import attached_lock
-from himl_container.publish.view import Connect, ImageView, LayerView, find_view
+from himl_container.publish.view import Connect, ImageView, LayerView, find_view, settings_between
 from himl_container.registry.api import connect as connect_registry
 from himl_container.settings import Settings
 
@@ -201,7 +201,7 @@ def _diff_images(old: Side, new: Side, contents: Contents | None) -> ImageDiff:
         source,
         layers,
         same,
-        settings=_settings(old.image.config, new.image.config),
+        settings=settings_between(old.image, new.image),
         files=changes,
     )
 
@@ -271,24 +271,3 @@ def file_changes(old: Listing, new: Listing, *, fallback: str = "no package") ->
         row[4] += was.size if was else 0
     found = [FileChanges(package, *row) for package, row in counts.items()]
     return tuple(sorted(found, key=lambda one: (-(one.bytes_added + one.bytes_removed), one.package)))
-
-
-def _settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the settings that differ, those of variables and labels one by one."""
-    before, after = dict(_flat(old)), dict(_flat(new))
-    return tuple(name for name in sorted({*before, *after}) if before.get(name) != after.get(name))
-
-
-_KEPT = ("Cmd", "Entrypoint", "ExposedPorts", "Healthcheck", "Shell", "StopSignal", "User", "Volumes", "WorkingDir")
-
-
-def _flat(config: Mapping[str, Any]) -> Iterable[tuple[str, object]]:
-    for name in _KEPT:
-        if config.get(name):
-            yield name, config[name]
-    variables, labels = config.get("Env"), config.get("Labels")
-    for text in variables if isinstance(variables, list) else []:
-        name, _, value = str(text).partition("=")
-        yield f"Env {name}", value
-    for name, value in labels.items() if isinstance(labels, dict) else ():
-        yield f"Labels {name}", value

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ Connect = Callable[[str], Repository]
 
 _LARGEST_CONFIG = 16 << 20
 _LONGEST_NAME = 120
+_SETTINGS = ("Cmd", "Entrypoint", "ExposedPorts", "Healthcheck", "Shell", "StopSignal", "User", "Volumes", "WorkingDir")
 _STEP = re.compile(r"himl-container: ([a-z]+:[A-Za-z0-9._+-]+|himl)\Z")
 _BELOW = re.compile(r"himl-container: .+, layer ([0-9]+)\Z", re.DOTALL)
 
@@ -60,9 +61,10 @@ class ImageView:
     """One image.
 
     :param name: as it was asked for, with the registry's address where the registry was asked.
-    :param digest: of the manifest; empty in a daemon.
+    :param digest: of the manifest; empty in Docker's classic store. containerd's store makes a manifest of its own,
+        whose digest is the image's id there.
     :param index: digest of the index by which the manifest was found; empty without one.
-    :param config_digest: of the configuration; in a daemon with the classic store the image's id.
+    :param config_digest: of the configuration: the image's id in Docker's classic store; empty in containerd's store.
     :param created: as the image says it (RFC 3339); empty where unknown.
     :param repository: the repository that holds it; None for a daemon.
     :param manifest: how the repository refers to the manifest.
@@ -151,11 +153,12 @@ def daemon_image(reference: str, *, engine: Engine, cache: Cache) -> ImageView |
     :raises EngineError: the daemon does not answer.
     """
     info = engine.inspect(reference)
-    return None if info is None else daemon_view(reference, info, cache=cache)
+    return None if info is None else daemon_view(reference, info, engine=engine, cache=cache)
 
 
-def daemon_view(reference: str, info: ImageInfo, *, cache: Cache) -> ImageView:
+def daemon_view(reference: str, info: ImageInfo, *, engine: Engine, cache: Cache) -> ImageView:
     """Return a daemon's description of an image in the common form."""
+    containerd = engine.info().containerd_store
     names = {layer.digest: layer.name for layer in LayerStore(cache)}
     layers = [
         LayerView(names.get(diff_id) or f"layer {number}", diff_id) for number, diff_id in enumerate(info.diff_ids, 1)
@@ -163,8 +166,8 @@ def daemon_view(reference: str, info: ImageInfo, *, cache: Cache) -> ImageView:
     return ImageView(
         name=reference,
         source="daemon",
-        digest="",
-        config_digest=info.id,
+        digest=info.id if containerd else "",
+        config_digest="" if containerd else info.id,
         platform=f"{info.os}/{info.architecture}",
         layers=tuple(layers),
         labels=info.labels,
@@ -193,6 +196,12 @@ def find_view(
         hint = "" if name else "Name its registry with --registry, or write the name with the registry's address."
         raise InputError(f"there is no such image: {asked}", where=reference, hint=hint)
     return image
+
+
+def settings_between(old: ImageView, new: ImageView) -> tuple[str, ...]:
+    """Return the names of the settings that differ (``Cmd``, ``Env PATH``), sorted; values may be secret."""
+    before, after = dict(_flat(old.config)), dict(_flat(new.config))
+    return tuple(name for name in sorted({*before, *after}) if before.get(name) != after.get(name))
 
 
 def _config(repository: Repository, image: RemoteImage) -> Mapping[str, Any]:
@@ -234,3 +243,15 @@ def _text(value: object) -> str:
 
 def _texts(value: object) -> dict[str, str]:
     return {str(key): str(text) for key, text in value.items()} if isinstance(value, dict) else {}
+
+
+def _flat(config: Mapping[str, Any]) -> Iterable[tuple[str, object]]:
+    for name in _SETTINGS:
+        if config.get(name):
+            yield name, config[name]
+    variables, labels = config.get("Env"), config.get("Labels")
+    for text in variables if isinstance(variables, list) else []:
+        name, _, value = str(text).partition("=")
+        yield f"Env {name}", value
+    for name, value in labels.items() if isinstance(labels, dict) else ():
+        yield f"Labels {name}", value

@@ -1,0 +1,67 @@
+"""``himl-container verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from himl_container.cli.options import environment_options, output_options
+from himl_container.cli.output import size
+from himl_container.cli.tables import plain, table
+from himl_container.errors import VerifyError
+from himl_container.settings import Settings
+
+if TYPE_CHECKING:
+    from himl_container.cli.output import Output
+    from himl_container.publish.verify import Verification
+
+_SHOWN = 60
+
+
+@click.command()
+@environment_options
+@output_options
+@click.option("--runs-dir", type=click.Path(path_type=Path), help="Where run folders are. Default: runs.")
+@click.option("--deep", is_flag=True, help="Also read every layer from the registry, and hash it.")
+@click.argument("reference", metavar="[REF|RUN]", default="")
+def command(settings: Settings, output: Output, runs_dir: Path | None, deep: bool, reference: str) -> int:
+    """Say whether run, registry, daemon and lock have the same image, or where they part.
+
+    REF is an image, RUN the folder or id of a local run, or 'latest'; without either it is the image of the lock. The
+    exit code is 0 where all that could be compared agree, 76 where they do not or nothing could be compared.
+    """
+    from himl_container.launch.run_images import LocalRuns
+    from himl_container.publish.verify import verify
+
+    runs = LocalRuns(runs_dir or _runs_folder(settings))
+    found = verify(reference, settings, reporter=output.reporter, runs=(runs,), deep=deep)
+    output.result(found.as_json(), as_text(found))
+    return 0 if found.agree else VerifyError.exit_code
+
+
+def as_text(found: Verification) -> str:
+    """Return a verification for people."""
+    rows = [(one.part, one.identity or f"{one.state}: {one.why}", one.name) for one in found.parts]
+    lines = [plain(found.reference, longest=300), *table(rows), ""]
+    if found.partings:
+        lines.append("They part here:")
+        lines += [f"  {plain(str(one), longest=400)}" for one in found.partings[:_SHOWN]]
+        rest = len(found.partings) - _SHOWN
+        lines += [f"  and {rest} more (--json has all)"] if rest > 0 else []
+        lines.append("")
+    lines.append(found.summary)
+    if found.agree and found.layers:
+        lines.append(f"{found.layers} layers were compared by digest.")
+    if found.hashed:
+        lines.append(f"{size(found.hashed)} of layers were read from the registry and hashed.")
+    return "\n".join(lines)
+
+
+def _runs_folder(settings: Settings) -> Path:
+    """Return where ``run`` puts run folders by default, as :mod:`himl_container.launch.request` decides it."""
+    runs, source = settings.run.get("runs-dir"), settings.run.get("source")
+    if isinstance(runs, str) and runs:
+        return settings.root / runs
+    return (settings.root / source if isinstance(source, str) and source else Path.cwd()) / "runs"
