@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from himl_container.cache import Cache
 from himl_container.environment.model import EnvironmentSpec, Lock
@@ -200,6 +200,22 @@ class Assembly:
             context = folder / "context"
             self._write_context(context, activation)
             return self.engine.build(context, tag=tag, reporter=self.reporter)
+
+
+def late_engine(connect: Callable[[], Engine]) -> Engine:
+    """Return a daemon that is connected to when something is first asked of it."""
+    return cast("Engine", _LateEngine(connect))
+
+
+class _LateEngine:
+    def __init__(self, connect: Callable[[], Engine]) -> None:
+        self._connect = connect
+        self._engine: Engine | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._engine is None:
+            self._engine = self._connect()
+        return getattr(self._engine, name)
 
 
 def missing_layers(plans: Iterable[LayerPlan], cache: Cache) -> tuple[LayerPlan, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
 
 from himl_container.cache import Cache
 from himl_container.image.engine import Engine, connect
@@ -52,31 +51,18 @@ def render_context(
 
     :raises HimlError: any of the family; the folder is as it was then.
     """
-    from himl_container.image.build import Assembly
+    from himl_container.image.assembly import Assembly, late_engine
     from himl_container.image.context import check_folder
     from himl_container.image.prepare import plan_image, prepare
 
     check_folder(folder.absolute())  # before minutes of work
     cache = Cache(settings.cache_dir)
-    engine = cast("Engine", _LateEngine(lambda: connect_engine(cache)))
+    engine = late_engine(lambda: connect_engine(cache))
     prepared = prepare(settings, engine=lambda: engine, reporter=reporter, locked=locked)
     plan = plan_image(prepared, settings, cache=cache, reporter=reporter, fetch=False)
     assembly = Assembly(plan, prepared, settings, engine=engine, cache=cache, reporter=reporter)
     assembly.render(folder)
     return assembly.plan
-
-
-class _LateEngine:
-    """A daemon that is connected to when something is first asked of it."""
-
-    def __init__(self, connect_engine: Callable[[], Engine]) -> None:
-        self._connect = connect_engine
-        self._engine: Engine | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        if self._engine is None:
-            self._engine = self._connect()
-        return getattr(self._engine, name)
 
 
 def _stored(plans: tuple[LayerPlan, ...], cache: Cache) -> tuple[Layer, ...] | None:
