@@ -68,6 +68,8 @@ class Pushed:
     :param bytes_sent: bytes of blobs and manifests that went out, those that were sent twice after a cut included.
     :param requests: HTTP requests that were made.
     :param existed: whether the registry had this image under this tag already; nothing was sent then.
+    :param sent, mounted, copied: number of distinct layers that came from this machine, from another repository of the
+        registry, and from another registry. All others were there.
     """
 
     name: str
@@ -76,6 +78,9 @@ class Pushed:
     bytes_sent: int = 0
     requests: int = 0
     existed: bool = False
+    sent: int = 0
+    mounted: int = 0
+    copied: int = 0
 
     @property
     def reference(self) -> str:

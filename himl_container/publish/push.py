@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from himl_container.cache import Cache
@@ -17,10 +18,13 @@ from himl_container.progress import Reporter
 from himl_container.publish.compress import CompressedStore
 from himl_container.publish.manifest import image_manifest
 from himl_container.publish.model import Pushed, PushImage
-from himl_container.publish.placing import Connect, Export, Placed, Placer
+from himl_container.publish.placing import Connect, Export, How, Placed, Placer
 from himl_container.publish.transfer import Transfer
 from himl_container.registry.api import Repository, connect
 from himl_container.registry.model import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, sha256_of
+
+Attach = Callable[[Descriptor], None]
+"""Adds something to an image that is about to get its tag."""
 
 
 def push(
@@ -34,6 +38,7 @@ def push(
     export: Export | None = None,
     before: Descriptor | None = None,
     connect_to: Connect = connect,
+    attach: Attach | None = None,
 ) -> Pushed:
     """Bring an image into a repository under a tag. Whole or not at all; a second try sends only the rest.
 
@@ -41,6 +46,8 @@ def push(
     :param export: see :data:`himl_container.publish.placing.Export`; called at most for layers that are nowhere else.
     :param before: what the tag meant when the caller looked. None: nothing. Only that meaning is replaced.
     :param connect_to: how to reach the registries that layers are copied from.
+    :param attach: called with the manifest's descriptor before the tag is given, so that who finds the image finds
+        what belongs to it.
     :raises RegistryError: the registry does not answer or refuses, the tag means something else by now, or a layer is
         nowhere to be had.
     :raises BuildError: the image does not fit together, or a layer's file is damaged.
@@ -58,7 +65,7 @@ def push(
         Transfer(task, reporter) as transfer,
     ):
         placer = Placer(target, store, transfer, export, connect_to)
-        done = _Push(image, target, tag, placer, before).run()
+        done = _Push(image, target, tag, placer, before=before, attach=attach).run()
         return Pushed(
             name=name,
             manifest=done.manifest,
@@ -66,6 +73,9 @@ def push(
             bytes_sent=transfer.bytes_sent + done.manifest_bytes,
             requests=target.requests - requests,
             existed=done.existed,
+            sent=done.count("sent"),
+            mounted=done.count("mounted"),
+            copied=done.count("copied"),
         )
 
 
@@ -93,21 +103,33 @@ def layers_of(manifest: Manifest) -> tuple[Descriptor, ...]:
 class _Done:
     manifest: Descriptor
     layers: tuple[Descriptor, ...]
+    placed: Mapping[str, Placed]
     manifest_bytes: int = 0
     existed: bool = False
+
+    def count(self, how: How) -> int:
+        return sum(one.how == how for one in self.placed.values())
 
 
 class _Push:
     """One push: layers and configuration, then the manifest, then a look at what the registry has."""
 
     def __init__(
-        self, image: PushImage, target: Repository, tag: str, placer: Placer, before: Descriptor | None
+        self,
+        image: PushImage,
+        target: Repository,
+        tag: str,
+        placer: Placer,
+        *,
+        before: Descriptor | None,
+        attach: Attach | None,
     ) -> None:
         self.image = image
         self.target = target
         self.tag = tag
         self.placer = placer
         self.before = before
+        self.attach = attach
         self.config = Descriptor(OCI_CONFIG, sha256_of(image.config), len(image.config))
         self.manifest_bytes = 0
 
@@ -126,9 +148,11 @@ class _Push:
         data, expected = image_manifest(self.image.config, layers, self.image.annotations)
         found = self.target.head(self.tag)
         if found is not None and found.digest == expected.digest:
-            return _Done(expected, layers, existed=True)
+            return _Done(expected, layers, placed, existed=True)
         if found is not None and (self.before is None or found.digest != self.before.digest):
-            return self._theirs(found)
+            return self._theirs(found, placed)
+        if self.attach is not None:
+            self.attach(expected)
         try:
             reported = self.target.put_manifest(data, OCI_MANIFEST, self.tag)
         except RegistryError as error:
@@ -138,7 +162,7 @@ class _Push:
             found = self.target.head(self.tag)
             if found is None or (self.before is not None and found.digest == self.before.digest):
                 raise
-            return self._theirs(found)
+            return self._theirs(found, placed)
         self.manifest_bytes += len(data)
         if reported != expected.digest:
             raise RegistryError(
@@ -148,18 +172,26 @@ class _Push:
         if found is None:
             raise RegistryError("the registry took the image and does not have it", where=self._where, hint=_AGAIN)
         if found.digest != expected.digest:
-            return self._theirs(found)
-        return _Done(expected, layers, self.manifest_bytes)
+            return self._theirs(found, placed)
+        return _Done(expected, layers, placed, self.manifest_bytes)
 
-    def _theirs(self, found: Descriptor) -> _Done:
+    def _theirs(self, found: Descriptor, placed: Mapping[str, Placed]) -> _Done:
         """Take what somebody else pushed under our tag, when it is the same image.
 
         :raises RegistryError: it is another.
         """
         manifest = self.target.manifest(found.digest)
-        if manifest is None or not same_image(manifest, self.config.digest):
+        if manifest is None or not self._same(manifest):
             raise other_image(self._where, found.digest)
-        return _Done(manifest.descriptor, layers_of(manifest), self.manifest_bytes, existed=True)
+        return _Done(manifest.descriptor, layers_of(manifest), placed, self.manifest_bytes, existed=True)
+
+    def _same(self, manifest: Manifest) -> bool:
+        """Whether a manifest is of our image. Its labels may differ: another version of this tool writes its own."""
+        if same_image(manifest, self.config.digest):
+            return True
+        config = manifest.content.get("config")
+        digest = config.get("digest") if isinstance(config, dict) else None
+        return isinstance(digest, str) and _essence(self.target.blob(digest)) == _essence(self.image.config)
 
     def _again(self, placed: dict[str, Placed], error: RegistryError) -> dict[str, Placed]:
         """Send what the registry said that it had, and has not.
@@ -216,6 +248,16 @@ def other_image(where: str, digest: str) -> RegistryError:
         hint="It was made from the same lock in another way: another day's Debian packages, or by Docker itself. Use "
         "that one ('himl-container pull'), or remove the tag from the registry and push again.",
     )
+
+
+def _essence(config: bytes) -> object:
+    """Return what an image configuration says of the image's content and behaviour."""
+    try:
+        value = json.loads(config)
+        inner = {name: item for name, item in value["config"].items() if name != "Labels"}
+        return inner, value["rootfs"], value["os"], value["architecture"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return config
 
 
 def _check(image: PushImage) -> None:

@@ -207,7 +207,7 @@ def test_blob_that_is_missing_everywhere_is_a_clear_error(machine: Machine) -> N
     blob = Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", sha256_of(b"nowhere"), 7)
     machine.registry.liars.add(blob.digest)
     layer = PushLayer("base 1", sha256_of(b"tar"), remotes=(RemoteBlob("registry.example", "team/train", blob),))
-    with pytest.raises(RegistryError, match="does not have them.*base 1"):
+    with pytest.raises(RegistryError, match=r"does not have them.*base 1"):
         machine.push(image_of(layer))
     assert machine.target.tags == {}
 
@@ -228,6 +228,7 @@ def interfere(machine: Machine, moment: str, image: PushImage, *, times: int = 1
     def act(name: str, argument: str) -> None:
         if name == moment and argument == TAG and left[0]:
             left[0] -= 1
+            machine.target.blobs[sha256_of(image.config)] = image.config
             machine.target.put(canonical_json(content), OCI_MANIFEST, TAG)
 
     machine.registry.before = act
@@ -240,6 +241,20 @@ def test_tag_that_appears_meanwhile_with_the_same_image_is_taken(machine: Machin
     assert pushed.existed
     assert pushed.manifest.digest == machine.target.tags[TAG]
     assert machine.registry.named("put_manifest") == []
+
+
+def test_image_that_differs_in_labels_alone_is_the_same(machine: Machine) -> None:
+    layer = machine.layer("base")
+
+    def image(version: str) -> PushImage:
+        inner = {"Env": ["PATH=/bin"], "Labels": {"himl.version": version}}
+        rootfs = {"diff_ids": [layer.diff_id]}
+        return PushImage(
+            canonical_json({"config": inner, "rootfs": rootfs, "os": "linux", "architecture": "amd64"}), (layer,)
+        )
+
+    interfere(machine, "head", image("1.0"))
+    assert machine.push(image("1.1")).existed
 
 
 def test_tag_that_appears_meanwhile_with_another_image_is_left_alone(machine: Machine) -> None:
@@ -259,6 +274,7 @@ def test_tag_that_is_overwritten_right_after_us_is_noticed(machine: Machine, sam
 
     def act(name: str, argument: str) -> None:
         if name == "head" and "put_manifest" in [call for call, _ in machine.registry.calls]:
+            machine.target.blobs[sha256_of(theirs.config)] = theirs.config
             machine.target.put(canonical_json(content), OCI_MANIFEST, TAG)
 
     machine.registry.before = act

@@ -1,0 +1,113 @@
+"""From settings to an image in the registry: the built image of these settings, pushed.
+
+::
+
+    settings -> fingerprint -> what has the registry? -> the image in the daemon -> PushImage -> push
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from himl_container.cache import Cache
+from himl_container.image.engine import Engine
+from himl_container.image.engine import connect as connect_engine_
+from himl_container.image.model import ImageInfo, ImagePlan
+from himl_container.image.prepare import Prepared
+from himl_container.progress import Reporter
+from himl_container.publish.compose import Remotes, diff_ids_of
+from himl_container.publish.engine_layers import OpenArchive
+from himl_container.publish.model import Pushed, PushImage
+from himl_container.publish.push import layers_of, other_image, push, same_image
+from himl_container.publish.push_source import PushSource
+from himl_container.publish.remote import Connect, open_repository
+from himl_container.registry.api import Repository, connect
+from himl_container.registry.model import Descriptor, Manifest
+from himl_container.settings import Settings
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What others add to a push.
+
+    :param remotes: where registries have the layers of an image, by diff id (the layer index).
+    :param attach: called with the manifest's descriptor before the tag is given (the proof).
+    :param pushed: called when all is done (the layer index).
+    """
+
+    remotes: Callable[[ImagePlan], Remotes] | None = None
+    attach: Callable[[Prepared, Descriptor], None] | None = None
+    pushed: Callable[[ImagePlan, PushImage, Pushed], None] | None = None
+
+
+def push_image(
+    settings: Settings,
+    *,
+    reporter: Reporter,
+    environ: Mapping[str, str],
+    connect_engine: Callable[[Cache], Engine] = connect_engine_,
+    connect_registry: Connect = connect,
+    open_archive: OpenArchive | None = None,
+    hooks: Hooks | None = None,
+) -> Pushed:
+    """Push the built image of these settings under its tag; nothing is sent when the registry has it.
+
+    :param environ: ``SOURCE_DATE_EPOCH``, and what git needs.
+    :param open_archive: how to get the daemon's export of an image.
+    :raises InputError: no registry is set.
+    :raises StaleLockError: the lock is missing or stale, so no image of the present inputs was built.
+    :raises BuildError: the image is not built.
+    :raises HimlError: as :func:`himl_container.publish.push.push`.
+    """
+    hooks = hooks or Hooks()
+    source = PushSource(
+        settings,
+        reporter=reporter,
+        environ=environ,
+        connect_engine=connect_engine,
+        connect_registry=connect_registry,
+        open_archive=open_archive,
+    )
+    repository = open_repository(settings, reporter, connect_registry)
+    requests = repository.requests
+    tag = source.fingerprint[:32]
+    found = repository.manifest(tag)
+    if found is not None:
+        check_same(repository, tag, found, source.local(missing_daemon_is_none=True))
+        name = f"{repository.host}/{repository.name}:{tag}"
+        layers = layers_of(found)
+        return Pushed(name, found.descriptor, layers, requests=repository.requests - requests, existed=True)
+    image = source.image(hooks.remotes(source.plan) if hooks.remotes is not None else None)
+    attach = functools.partial(hooks.attach, source.prepared) if hooks.attach is not None else None
+    pushed = push(
+        image,
+        repository,
+        tag,
+        cache=source.cache,
+        compression=settings.compression,
+        reporter=reporter,
+        export=source.exporter(),
+        connect_to=source.connect,
+        attach=attach,
+    )
+    if hooks.pushed is not None:
+        hooks.pushed(source.plan, image, pushed)
+    return replace(pushed, requests=repository.requests - requests)
+
+
+def check_same(repository: Repository, tag: str, found: Manifest, local: ImageInfo | None) -> None:
+    """See that the image under a tag is the one that the daemon has under it, where it has one.
+
+    In the classic store the image's id is the configuration's digest; elsewhere the layers are compared.
+
+    :raises RegistryError: it is another.
+    """
+    if local is None or same_image(found, local.id) or found.digest == local.id:
+        return
+    config = found.content.get("config")
+    digest = config.get("digest") if isinstance(config, dict) else None
+    if isinstance(digest, str) and diff_ids_of(repository.blob(digest)) == local.diff_ids:
+        return
+    raise other_image(f"{repository.host}/{repository.name}:{tag}", found.digest)
