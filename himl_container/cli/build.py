@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -15,12 +17,21 @@ from himl_container.settings import Settings
 if TYPE_CHECKING:
     from himl_container.cli.output import Output
     from himl_container.image.lookup import BuiltImage
+    from himl_container.publish.build import Built
 
 
 @click.command()
 @environment_options
 @output_options
 @click.option("--locked", is_flag=True, help="Fail when the lock is missing or stale, instead of locking again.")
+@click.option("--push", is_flag=True, help="Bring the image into the registry; nothing else is done when it is there.")
+@click.option(
+    "--test/--no-test",
+    "test",
+    default=True,
+    show_default=True,
+    help="Run the image's tests before it is called tested.",
+)
 @click.option(
     "--builder",
     type=click.Choice(["assemble", "docker"]),
@@ -29,10 +40,20 @@ if TYPE_CHECKING:
     help="Assemble the layers here, or have Docker execute the rendered Dockerfile.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the complete plan and change nothing.")
-def command(settings: Settings, output: Output, locked: bool, builder: str, dry_run: bool) -> None:
+def command(
+    settings: Settings,
+    output: Output,
+    *,
+    locked: bool,
+    push: bool,
+    test: bool,
+    builder: Literal["assemble", "docker"],
+    dry_run: bool,
+) -> None:
     """Build the image, test it, and give it its tag.
 
-    Nothing is done when an image of the same inputs is there already.
+    Nothing is done when an image of the same inputs is there already: in the daemon, or in the registry where one is
+    set. With --push it is looked for in the registry alone.
     """
     if dry_run:
         from himl_container.image.dry_run import describe_build
@@ -41,30 +62,90 @@ def command(settings: Settings, output: Output, locked: bool, builder: str, dry_
         output.result(plan.as_json(), plan.as_text())
         return
     start = time.monotonic()
-    image = find_image(settings) or _build(settings, output, locked=locked, builder=builder)
-    output.result(_as_json(image), _as_text(image, time.monotonic() - start))
+    found = None if push else find_image(settings, test=test)
+    if found is not None:
+        value, text = _found_as_json(found), _found_as_text(found, time.monotonic() - start)
+    else:
+        from himl_container.publish.build import build
+
+        built = build(settings, reporter=output.reporter, locked=locked, push=push, test=test, builder=builder)
+        value, text = _as_json(built), _as_text(built, time.monotonic() - start)
+    _tell_pipeline(value, output)
+    output.result(value, text)
 
 
-def _build(settings: Settings, output: Output, *, locked: bool, builder: str) -> BuiltImage:
-    from himl_container.image.build import ensure_image
+def _tell_pipeline(value: dict[str, object], output: Output) -> None:
+    """Give the result to the pipeline that runs this, if any does."""
+    from himl_container.cli.ci import emit
 
-    return ensure_image(
-        settings, reporter=output.reporter, locked=locked, builder="docker" if builder == "docker" else "assemble"
-    )
+    outputs = {name: str(value.get(name) or "") for name in ("image", "digest", "fingerprint")}
+    outputs["built"] = "true" if value["built"] else "false"
+    rows = [(name, text) for name, text in outputs.items() if text]
+    rows.append(("tested", "true" if value["tested"] else "false"))
+    pushed = value.get("pushed")
+    if isinstance(pushed, dict):
+        rows.append(("sent", size(pushed["bytes"])))
+    emit(outputs, os.environ, None if output.as_json else sys.stdout, summary=rows)
 
 
-def _as_json(image: BuiltImage) -> dict[str, object]:
+def _found_as_json(image: BuiltImage) -> dict[str, object]:
     return {
         "tag": image.tag,
         "id": image.id,
         "fingerprint": image.fingerprint,
         "built": image.built,
-        "layers": [{"name": layer.name, "digest": layer.digest, "size": layer.size} for layer in image.layers],
+        "layers": [],
+        "image": image.tag,
+        "digest": "",
+        "tested": image.tested,
     }
 
 
-def _as_text(image: BuiltImage, seconds: float) -> str:
-    if not image.built:
-        return f"{image.tag}\nNothing has changed; the image is there already ({seconds:.1f} s)."
-    weight = size(sum(layer.size for layer in image.layers))
-    return f"{image.tag}\nBuilt and tested in {seconds:.1f} s: {len(image.layers)} layers of the environment, {weight}."
+def _found_as_text(image: BuiltImage, seconds: float) -> str:
+    return f"{image.tag}\nNothing has changed; the image is there already ({seconds:.1f} s).{_untested(image.tested)}"
+
+
+def _as_json(built: Built) -> dict[str, object]:
+    work = built.work
+    value: dict[str, object] = {
+        "tag": built.tag,
+        "id": built.id,
+        "fingerprint": built.fingerprint,
+        "built": built.built,
+        "layers": [{"name": layer.name, "digest": layer.digest, "size": layer.size} for layer in built.layers],
+        "image": built.remote.name if built.remote else built.tag,
+        "digest": built.remote.manifest.digest if built.remote else "",
+        "tested": built.tested,
+        "made": list(work.made),
+        "downloaded": list(work.downloaded),
+        "reused": list(work.reused),
+    }
+    if built.pushed is not None:
+        pushed = built.pushed
+        value["pushed"] = {"bytes": pushed.bytes_sent, "requests": pushed.requests, "existed": pushed.existed}
+    return value
+
+
+def _as_text(built: Built, seconds: float) -> str:
+    name = built.remote.reference if built.remote else built.tag
+    took = f"({seconds:.1f} s)"
+    if built.pushed is not None:
+        done = f"Pushed: {size(built.pushed.bytes_sent)} sent {took}." if not built.pushed.existed else _THERE + took
+    elif built.pulled:
+        done = f"Pulled from the registry {took}."
+    elif built.built:
+        weight = size(sum(layer.size for layer in built.layers))
+        verb = "Built and tested" if built.tested else "Built"
+        done = f"{verb} in {seconds:.1f} s: {len(built.layers)} layers of the environment, {weight}."
+    elif built.remote is not None:
+        done = _THERE + took
+    else:
+        done = f"Nothing has changed; the image is there already {took}."
+    return f"{name}\n{done}{_untested(built.tested)}"
+
+
+_THERE = "The registry has the image already "
+
+
+def _untested(tested: bool) -> str:
+    return "" if tested else "\nThis image is NOT TESTED: 'himl-container build' without --no-test tests it."

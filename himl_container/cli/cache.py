@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from himl_container.cache import Cache
-from himl_container.cli.options import cache_options, output_options
+from himl_container.cli.options import cache_options, environment_options, output_options
 from himl_container.cli.output import size
 from himl_container.settings import Settings
 
@@ -33,7 +33,7 @@ def _bytes(context: click.Context, parameter: click.Parameter, value: str) -> in
 
 @click.group()
 def command() -> None:
-    """List or prune the cache of layers, wheels and records. Everything in it can be made again."""
+    """List or prune the cache of layers, wheels and records, or print its key. Everything in it can be made again."""
 
 
 @command.command("ls")
@@ -81,6 +81,33 @@ def prune(settings: Settings, output: Output, keep: int, dry_run: bool) -> None:
         "dry_run": dry_run,
     }
     output.result(result, "\n".join(lines))
+
+
+@command.command("key")
+@environment_options
+@output_options
+def key(settings: Settings, output: Output) -> None:
+    """Print the fingerprint of the image that the lock and the settings describe, for the caches of a pipeline.
+
+    Neither a daemon nor a registry is asked. Fails when the lock is missing or stale.
+    """
+    from himl_container.image.fingerprint import remembered, tag_of
+
+    value = remembered(settings, Cache(settings.cache_dir)) or _fingerprint(settings, output)
+    tag = tag_of(settings.image_name, value)
+    image = tag_of(settings.remote_name, value) if settings.remote_name else tag
+    output.result({"key": value, "tag": tag, "image": image}, value)
+
+
+def _fingerprint(settings: Settings, output: Output) -> str:
+    from himl_container.image.build import remember
+    from himl_container.image.engine import connect
+    from himl_container.image.prepare import prepare
+
+    cache = Cache(settings.cache_dir)
+    prepared = prepare(settings, engine=lambda: connect(cache), reporter=output.reporter, locked=True)
+    remember(settings, prepared, cache, tested=False)
+    return prepared.fingerprint
 
 
 def _table(items: Iterable[CacheItem]) -> list[str]:

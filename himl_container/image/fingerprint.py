@@ -45,10 +45,11 @@ def tag_of(image_name: str, value: str) -> str:
 def remember(settings: Settings, files: Iterable[Path], value: str, cache: Cache, *, tested: bool = True) -> None:
     """Keep that these settings, with the present bytes of these files, have this fingerprint.
 
-    :param tested: whether the fingerprint's image has passed the test of these settings.
+    :param tested: whether the fingerprint's image has passed the test of these settings. That it has is not forgotten.
     """
+    passed = tested or was_tested(settings, value, cache)
     seen = {str(path): _sha256(path) for path in files}
-    cache.write_json({"files": seen, "fingerprint": value, "tested": tested}, *_memo(settings))
+    cache.write_json({"files": seen, "fingerprint": value, "tested": passed}, *_memo(settings))
 
 
 def remembered(settings: Settings, cache: Cache) -> str | None:
@@ -63,7 +64,7 @@ def remembered(settings: Settings, cache: Cache) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def tested(settings: Settings, value: str, cache: Cache) -> bool:
+def was_tested(settings: Settings, value: str, cache: Cache) -> bool:
     """Whether the image of a fingerprint is kept as one that has passed the test of these settings."""
     known = cache.read_json(*_memo(settings))
     return isinstance(known, dict) and known.get("fingerprint") == value and known.get("tested") is True

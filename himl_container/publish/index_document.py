@@ -5,6 +5,7 @@
     {"format": 1,
      "layers": {"<key>": {"diff_id": "sha256:...", "size": 1, "entries": 1, "seen": 20000,
                           "blobs": {"gzip": ["<media type>", "sha256:...", 1]}, "facts": ["...", "sha256:...", 1]}},
+     "same": {"<key>": "<key>"},
      "activations": {"<key>": {"NAME": "value"}}}
 
 A document is believed as a whole or not at all: one entry that cannot be is a sign that none was written by us.
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from himl_container.image.quoting import UNWRITABLE
-from himl_container.registry.model import OCI_TAR_GZIP, OCI_TAR_ZSTD, Descriptor, canonical_json
+from himl_container.registry.model import DOCKER_TAR_GZIP, OCI_TAR_GZIP, OCI_TAR_ZSTD, Descriptor, canonical_json
 
 MEDIA_TYPE = "application/vnd.himl-container.layer-index.v1+gzip"
 """Of a document."""
@@ -32,7 +33,7 @@ _KEY = re.compile(r"(?:base-)?[0-9a-f]{64}\Z")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _MEDIA = re.compile(r"[a-z]+/[A-Za-z0-9.+_-]{1,120}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_COMPRESSIONS = {OCI_TAR_GZIP: "gzip", OCI_TAR_ZSTD: "zstd"}
+_COMPRESSIONS = {OCI_TAR_GZIP: "gzip", DOCKER_TAR_GZIP: "gzip", OCI_TAR_ZSTD: "zstd"}
 _LARGEST_NUMBER = 1 << 50
 
 
@@ -75,20 +76,25 @@ Activations = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Document:
-    """One document: entries by the key of the layer's plan."""
+    """One document: entries by the key of the layer's plan.
+
+    :param same: the key that a layer would have if its packages shared no path with others -> the key that it has. Its
+        packages are the same, so what is known of them is found before it is known which paths they share.
+    """
 
     layers: Mapping[str, IndexEntry] = field(default_factory=dict)
     activations: Activations = field(default_factory=dict)
+    same: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.layers) + len(self.activations)
+        return len(self.layers) + len(self.activations) + len(self.same)
 
     def over(self, other: Document) -> Document:
         """Return both as one; where both have a key, this one's entry decides and the other's adds to it."""
         layers = dict(other.layers)
         for key, entry in self.layers.items():
             layers[key] = entry.joined(layers[key]) if key in layers else entry
-        return Document(layers, {**other.activations, **self.activations})
+        return Document(layers, {**other.activations, **self.activations}, {**other.same, **self.same})
 
 
 def compression_of(media_type: str) -> str:
@@ -122,7 +128,7 @@ def unpack(data: bytes) -> Any:
 def write_document(document: Document) -> bytes:
     """Return the bytes of a document."""
     layers = {key: _entry_as_json(entry) for key, entry in document.layers.items()}
-    return pack({"format": _FORMAT, "layers": layers, "activations": document.activations})
+    return pack({"format": _FORMAT, "layers": layers, "same": document.same, "activations": document.activations})
 
 
 def read_document(data: bytes) -> Document:
@@ -133,12 +139,13 @@ def read_document(data: bytes) -> Document:
     value = unpack(data)
     if not isinstance(value, dict) or value.get("format") != _FORMAT:
         raise DamagedError("it has another format")
-    layers, activations = value.get("layers"), value.get("activations")
-    if not isinstance(layers, dict) or not isinstance(activations, dict):
+    layers, activations, same = value.get("layers"), value.get("activations"), value.get("same")
+    if not isinstance(layers, dict) or not isinstance(activations, dict) or not isinstance(same, dict):
         raise DamagedError("it has no entries")
     return Document(
         {_matching(_KEY, key): _entry(entry) for key, entry in layers.items()},
         {_matching(_KEY, key): _activation(variables) for key, variables in activations.items()},
+        {_matching(_KEY, key): _matching(_KEY, other) for key, other in same.items()},
     )
 
 

@@ -122,8 +122,8 @@ class KnowingCache(Cache):
         return self._known.get(parts) if own is None else own
 
     def write_json(self, value: Any, *parts: str) -> None:
-        """Keep a value in the cache, unless it is of what the registry said."""
-        if parts in self._known:
+        """Keep a value in the cache; but what a registry said that a layer's key gave stays here."""
+        if parts[0] == "layers" and parts in self._known:
             self._known[parts] = value
         else:
             super().write_json(value, *parts)

@@ -102,16 +102,33 @@ class LayerIndex:
         found = self.entry(key)
         return found if found is not None and compression in found.blobs else None
 
+    def like(self, key: str) -> IndexEntry | None:
+        """Return what is known of a layer with the packages of the one with this key."""
+        found = self.entry(key)
+        same = [document.same[key] for document in self._documents() if key in document.same]
+        return found if found is not None or not same else self.entry(same[-1])
+
     def activation(self, key: str) -> Mapping[str, str] | None:
         """Return what the activation scripts with this key set."""
         found = [document.activations[key] for document in self._documents() if key in document.activations]
         return found[-1] if found else None
 
-    def merged(self, entries: Mapping[str, IndexEntry], activations: Activations | None = None) -> LayerIndex:
-        """Return this index with more entries, so far as they say something new; :meth:`store` writes it."""
-        new = {key: entry for key, entry in entries.items() if self._adds(key, entry)}
-        scripts = {key: value for key, value in (activations or {}).items() if self.activation(key) != value}
-        return replace(self, pending=Document(new, scripts).over(self.pending))
+    def merged(
+        self,
+        entries: Mapping[str, IndexEntry],
+        activations: Activations | None = None,
+        same: Mapping[str, str] | None = None,
+    ) -> LayerIndex:
+        """Return this index with more entries, so far as they say something new; :meth:`store` writes it.
+
+        :param activations, same: see :class:`himl_container.publish.index_document.Document`.
+        """
+        new = Document(
+            {key: entry for key, entry in entries.items() if self._adds(key, entry)},
+            {key: value for key, value in (activations or {}).items() if self.activation(key) != value},
+            {key: other for key, other in (same or {}).items() if self.like(key) is None},
+        )
+        return replace(self, pending=new.over(self.pending))
 
     def store(self, repository: Repository, *, reporter: Reporter) -> LayerIndex:
         """Add to the registry's index what is to be added; nothing is sent where there is nothing new.
@@ -129,7 +146,7 @@ class LayerIndex:
             if written._is_there(repository):
                 return written
             fresh = LayerIndex.fetch(repository, reporter=reporter)
-            index = fresh.merged(self.pending.layers, self.pending.activations)
+            index = fresh.merged(self.pending.layers, self.pending.activations, self.pending.same)
         return index  # many writers at once: what was lost costs somebody the time to make a layer again
 
     def __len__(self) -> int:
@@ -154,7 +171,7 @@ class LayerIndex:
         if (head.digest if head else "") == self.digest:
             return self
         fresh = LayerIndex.fetch(repository, reporter=reporter)
-        return fresh.merged(self.pending.layers, self.pending.activations)
+        return fresh.merged(self.pending.layers, self.pending.activations, self.pending.same)
 
     def _written(self, repository: Repository) -> LayerIndex:
         segments = _compacted((*self.segments, _Segment(self.pending)))
@@ -250,4 +267,7 @@ def _youngest(documents: list[Document]) -> Document:
         return whole
     kept = LARGEST_INDEX * 9 // 10
     newest = sorted(whole.layers.items(), key=lambda item: item[1].seen)[-kept:]
-    return Document(dict(newest), dict(list(whole.activations.items())[-kept:]))
+    layers = dict(newest)
+    return Document(
+        layers, dict(list(whole.activations.items())[-kept:]), {k: v for k, v in whole.same.items() if v in layers}
+    )

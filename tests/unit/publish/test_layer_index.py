@@ -86,6 +86,17 @@ def test_second_compression_of_a_layer_adds_to_the_first() -> None:
     assert sorted(known.blobs) == ["gzip", "zstd"]
 
 
+def test_layer_is_found_by_the_key_that_its_packages_have_without_shared_paths() -> None:
+    repository = FakeRepository()
+    stored(repository, "other")
+    same = {hexed("apart"): hexed("a")}
+    fetched(repository).merged(some("a"), same=same).store(repository, reporter=SilentReporter())
+    index = fetched(repository)
+    assert index.like(hexed("apart")) == index.like(hexed("a")) == entry("a")
+    assert index.entry(hexed("apart")) is None
+    assert index.like(hexed("unknown")) is None
+
+
 def test_nothing_new_sends_nothing() -> None:
     repository = FakeRepository()
     index = stored(repository, "a")
@@ -226,10 +237,12 @@ def hostile(**changes: object) -> dict[str, object]:
         hostile(blobs={"xz": [OCI_TAR_GZIP, f"sha256:{'0' * 64}", 1]}),
         hostile(blobs=[1]),
         hostile(facts=["text/html; charset=x", f"sha256:{'0' * 64}", 1]),
-        {"format": 1, "layers": {"../x": {}}, "activations": {}},
-        {"format": 1, "layers": {}, "activations": {"0" * 64: {"A B": "x"}}},
-        {"format": 1, "layers": {}, "activations": {"0" * 64: {"A": "x\nRUN y"}}},
-        {"format": 1, "layers": {}, "activations": {"0" * 64: {"A": 1}}},
+        {"format": 1, "layers": {"../x": {}}, "activations": {}, "same": {}},
+        {"format": 1, "layers": {}, "activations": {"0" * 64: {"A B": "x"}}, "same": {}},
+        {"format": 1, "layers": {}, "activations": {"0" * 64: {"A": "x\nRUN y"}}, "same": {}},
+        {"format": 1, "layers": {}, "activations": {"0" * 64: {"A": 1}}, "same": {}},
+        {"format": 1, "layers": {}, "activations": {}, "same": {"0" * 64: "1"}},
+        {"format": 1, "layers": {}, "activations": {}, "same": []},
         {"format": 2, "layers": {}, "activations": {}},
         {"format": 1, "layers": []},
         [],

@@ -1,0 +1,332 @@
+"""``build`` with a registry: what is there already is taken, what is missing is made, and with ``--push`` sent.
+
+::
+
+    without --push   daemon -> registry: pull -> make, from layers of the registry where it has them
+    with --push      registry: done -> (test: the same with a daemon | no test: no daemon) -> push -> index
+
+Each "->" means: only where that did not have it. A question that a registry does not answer is an error and not a
+"no": nothing is built on a guess.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from himl_container.cache import Cache
+from himl_container.errors import HimlError, RegistryError, SmokeTestError
+from himl_container.image import fingerprint as fingerprints
+from himl_container.image.build import Builder, ensure_image, remember
+from himl_container.image.engine import Engine, connect
+from himl_container.image.lookup import BuiltImage
+from himl_container.image.model import Layer
+from himl_container.progress import Reporter
+from himl_container.publish.model import Pushed
+from himl_container.publish.remote import Connect, RemoteImage, attach_test, find_remote, not_answered, open_repository
+from himl_container.publish.source import RegistrySource, Work
+from himl_container.registry.api import Repository
+from himl_container.registry.api import connect as connect_registry
+from himl_container.registry.model import Descriptor
+from himl_container.settings import Settings
+
+if TYPE_CHECKING:
+    from himl_container.image.prepare import Prepared
+    from himl_container.publish.publication import Publication, Publisher
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build ended with.
+
+    :param tag: the image's name in the daemon.
+    :param built: whether anything was made; an image that was found or pulled was not.
+    :param tested: whether the image has passed its test, here or where it comes from.
+    :param id: the daemon's id of the image; empty where no daemon was asked.
+    :param layers: our own layers, where they had to be known.
+    :param remote: what the registry has; None where it was not asked.
+    :param pushed: what was sent; None where nothing was.
+    :param work: what became of the layers that were not in the store.
+    """
+
+    tag: str
+    fingerprint: str
+    built: bool
+    tested: bool
+    id: str = ""
+    layers: tuple[Layer, ...] = ()
+    remote: RemoteImage | None = None
+    pushed: Pushed | None = None
+    work: Work = field(default_factory=Work)
+    pulled: bool = False
+
+
+def build(
+    settings: Settings,
+    *,
+    reporter: Reporter,
+    locked: bool = False,
+    push: bool = False,
+    test: bool = True,
+    builder: Builder = "assemble",
+    connect_engine: Callable[[Cache], Engine] = connect,
+    connect_to: Connect = connect_registry,
+) -> Built:
+    """Return the image of these settings: in the daemon, or with ``push`` in the registry.
+
+    :param locked: fail on a missing or stale lock instead of locking again.
+    :param push: bring the image into the registry; the daemon need not have it then, nor be there where nothing needs
+        it: the image is in the registry, or ``test`` is off and the base is in a registry without a system part.
+    :param test: without, the image is neither tested nor called tested.
+    :param builder: ``docker`` has Docker execute the rendered Dockerfile.
+    :raises RegistryError: the registry cannot be asked, or does not take the image.
+    :raises HimlError: any of the family.
+    """
+    flow = _Flow(
+        settings,
+        reporter,
+        locked=locked,
+        test=test,
+        builder=builder,
+        connect_engine=connect_engine,
+        connect_to=connect_to,
+    )
+    return flow.pushed() if push else flow.local()
+
+
+class _Flow:
+    """One build."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        reporter: Reporter,
+        *,
+        locked: bool,
+        test: bool,
+        builder: Builder,
+        connect_engine: Callable[[Cache], Engine],
+        connect_to: Connect,
+    ) -> None:
+        self.settings = settings
+        self.reporter = reporter
+        self.locked = locked
+        self.test = test
+        self.builder = builder
+        self.connect_to = connect_to
+        self.cache = Cache(settings.cache_dir)
+        self.engine = functools.cache(lambda: connect_engine(self.cache))
+
+    def local(self) -> Built:
+        """Have the image in the daemon."""
+        source = None
+        if self.settings.remote_name:
+            source = RegistrySource(self.settings, self.repository, reporter=self.reporter)
+        image = self._ensure(source)
+        return self._built(image, source) if source is not None else _built(image)
+
+    def pushed(self) -> Built:
+        """Have the image in the registry."""
+        repository = self.repository  # where none is set, that is told first
+        known = fingerprints.remembered(self.settings, self.cache) or self.prepared.fingerprint
+        remote = self._look_up(known)
+        if remote is not None:
+            if self.test and not remote.tested:
+                return self._tested(remote)
+            tag = fingerprints.tag_of(self.settings.image_name, known)
+            return Built(tag, known, built=False, tested=remote.tested, remote=remote)
+        source = RegistrySource(self.settings, repository, reporter=self.reporter, asked=True)
+        image = self._ensure(source) if self.test or self._by_docker else None
+        if image is None:
+            image, publication = self._without_test(source)
+        else:
+            publication = self._from_daemon(source)
+        return self._sent(image, publication, source)
+
+    @functools.cached_property
+    def repository(self) -> Repository:
+        return open_repository(self.settings, self.reporter, self.connect_to)
+
+    @functools.cached_property
+    def prepared(self) -> Prepared:
+        from himl_container.image.prepare import prepare
+
+        prepared = prepare(self.settings, engine=self.engine, reporter=self.reporter, locked=self.locked)
+        remember(self.settings, prepared, self.cache, tested=False)
+        return prepared
+
+    @property
+    def _by_docker(self) -> bool:
+        from himl_container.image.dockerfile import needs_docker
+
+        return self.builder == "docker" or needs_docker(self.settings.template)
+
+    def _look_up(self, fingerprint: str) -> RemoteImage | None:
+        try:
+            return find_remote(self.settings, fingerprint, reporter=self.reporter, repository=self.repository)
+        except RegistryError as error:
+            raise not_answered(error, self.settings.remote_name) from error
+
+    def _ensure(self, source: RegistrySource | None) -> BuiltImage:
+        try:
+            return ensure_image(
+                self.settings,
+                reporter=self.reporter,
+                locked=self.locked,
+                builder=self.builder,
+                connect_engine=lambda _: self.engine(),
+                test=self.test,
+                source=source,
+                prepared=self.prepared,
+            )
+        except RegistryError as error:
+            if source is None or source.looked_up:
+                raise
+            raise not_answered(error, self.settings.remote_name) from error
+
+    def _publisher(self, source: RegistrySource) -> Publisher:
+        from himl_container.publish.publication import Publisher
+
+        return Publisher(
+            self.settings,
+            self.prepared,
+            source,
+            engine=self.engine,
+            connect_to=self.connect_to,
+            reporter=self.reporter,
+        )
+
+    def _from_daemon(self, source: RegistrySource) -> Publication:
+        """Put together what the daemon has: of layers, unless Docker made it."""
+        publisher = self._publisher(source)
+        info = self.engine().inspect(self.prepared.tag)
+        if not self._by_docker:
+            publication = publisher.assembled(with_daemon=True)
+            diff_ids = tuple(layer.diff_id for layer in publication.image.layers)
+            if info is None or info.diff_ids == diff_ids:
+                return publication
+        if info is None:
+            raise HimlError("the image was made and is gone again", where=self.prepared.tag)
+        return publisher.from_daemon(info)
+
+    def _without_test(self, source: RegistrySource) -> tuple[BuiltImage, Publication]:
+        from himl_container.publish.publication import UnknownActivationError
+
+        publisher = self._publisher(source)
+        try:
+            publication = publisher.assembled(with_daemon=False)
+        except UnknownActivationError:
+            self.reporter.info("Activation scripts of the environment were never run: that takes a daemon, once.")
+            self._ensure(source)
+            publication = publisher.assembled(with_daemon=False)
+        image = BuiltImage(
+            self.prepared.tag,
+            "",
+            self.prepared.fingerprint,
+            built=True,
+            layers=publication.layers,
+            # The same bytes may have been tested here before.
+            tested=fingerprints.was_tested(self.settings, self.prepared.fingerprint, self.cache),
+        )
+        return image, publication
+
+    def _sent(self, image: BuiltImage, publication: Publication, source: RegistrySource) -> Built:
+        from himl_container.publish.index_update import update_index
+        from himl_container.publish.manifest import Origin, image_annotations
+        from himl_container.publish.proof import attach_proof
+        from himl_container.publish.push import push
+
+        lock, lock_bytes = self.prepared.lock, self.settings.lock_file.read_bytes()
+        origin = Origin(lock, lock_bytes, image.fingerprint, self.settings.root, image.tested)
+        annotated = replace(publication.image, annotations=image_annotations(origin, os.environ))
+
+        def attach(manifest: Descriptor) -> None:
+            """Attach the proof before the image has its name: who finds the image finds the proof."""
+            attach_proof(
+                self.repository,
+                manifest,
+                lock=lock,
+                lock_bytes=lock_bytes,
+                settings=self.settings,
+                reporter=self.reporter,
+            )
+
+        pushed = push(
+            annotated,
+            self.repository,
+            image.tag.rpartition(":")[2],
+            cache=self.cache,
+            compression=self.settings.compression,
+            reporter=self.reporter,
+            export=publication.export,
+            connect_to=lambda name: self.connect_to(name, reporter=self.reporter),
+            attach=attach,
+        )
+        try:
+            update_index(
+                source.index,
+                publication,
+                pushed,
+                lock=lock,
+                repository=self.repository,
+                cache=source.knowing(self.prepared),
+                reporter=self.reporter,
+            )
+        except RegistryError as error:
+            self.reporter.warn(f"the image is pushed; the layer index could not be written ({error.what})")
+        remote = RemoteImage(pushed.name, pushed.manifest, image.tested)
+        work = source.work if source.work != Work() else publication.work
+        return replace(_built(image), remote=remote, pushed=pushed, work=work, layers=publication.layers)
+
+    def _tested(self, remote: RemoteImage) -> Built:
+        """Test an image that the registry has untested, and say so there. Its digest stays the same."""
+        from himl_container.image.smoke import smoke_test
+        from himl_container.publish.pull import pull
+
+        engine = self.engine()
+        source = RegistrySource(self.settings, self.repository, reporter=self.reporter, remote=remote)
+        info = pull(
+            remote.reference,
+            engine=engine,
+            cache=self.cache,
+            reporter=self.reporter,
+            platform=self.settings.platform,
+            connect=source.connect,
+        )
+        try:
+            report = smoke_test(
+                info.id,
+                lock=self.prepared.lock,
+                settings=self.settings,
+                engine=engine,
+                cache=self.cache,
+                reporter=self.reporter,
+            )
+        except SmokeTestError as error:
+            told = f"It was pushed untested, and stays in the registry: {remote.reference}"
+            error.hint = "\n".join(filter(None, (error.hint, told)))
+            raise
+        engine.tag(info.id, self.prepared.tag)
+        remember(self.settings, self.prepared, self.cache)
+        attach_test(self.repository, remote.manifest, self.prepared.fingerprint, report.checks)
+        remote = replace(remote, tested=True)
+        tag, value = self.prepared.tag, self.prepared.fingerprint
+        return Built(tag, value, built=False, tested=True, id=info.id, remote=remote, pulled=True)
+
+    def _built(self, image: BuiltImage, source: RegistrySource) -> Built:
+        pulled = source.remote is not None
+        return replace(_built(image), remote=source.remote, work=source.work, pulled=pulled)
+
+
+def _built(image: BuiltImage) -> Built:
+    return Built(
+        tag=image.tag,
+        fingerprint=image.fingerprint,
+        built=image.built,
+        tested=image.tested,
+        id=image.id,
+        layers=image.layers,
+    )

@@ -1,0 +1,112 @@
+"""After a push: the layer index learns which layers the registry has now, and what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from himl_container.cache import Cache
+from himl_container.environment.model import Lock
+from himl_container.image.model import Layer, LayerPlan
+from himl_container.image.plan import plan_layers
+from himl_container.progress import Reporter
+from himl_container.publish.index_document import IndexEntry, compression_of
+from himl_container.publish.layer_facts import ARTIFACT_TYPE, MEDIA_TYPE, facts_of, write_facts
+from himl_container.publish.layer_index import LayerIndex, today
+from himl_container.publish.model import Pushed
+from himl_container.publish.publication import Publication, base_key
+from himl_container.registry.api import Repository
+from himl_container.registry.model import (
+    EMPTY_JSON,
+    OCI_EMPTY,
+    OCI_MANIFEST,
+    Descriptor,
+    canonical_json,
+    sha256_of,
+)
+
+_AT_ONCE = 6
+
+
+def update_index(
+    index: LayerIndex,
+    publication: Publication,
+    pushed: Pushed,
+    *,
+    lock: Lock,
+    repository: Repository,
+    cache: Cache,
+    reporter: Reporter,
+) -> None:
+    """Add the layers of an image that was pushed to the index of its repository.
+
+    :param index: what was read before the push.
+    :param cache: where what is known of the layers' packages is kept.
+    :raises RegistryError: the registry does not take it. The image is there all the same.
+    """
+    ours = len(publication.layers)
+    below = len(pushed.layers) - ours
+    entries = _base_entries(publication, pushed.layers[:below])
+    facts = _facts(index, publication, lock, repository, cache)
+    for layer, blob in zip(publication.layers, pushed.layers[below:], strict=True):
+        kind = compression_of(blob.media_type)
+        if kind:
+            known = facts.get(layer.key)
+            entries[layer.key] = IndexEntry(layer.digest, layer.size, layer.entries, today(), {kind: blob}, known)
+    apart = plan_layers(lock)
+    keys = zip(apart, publication.plan.layers, strict=True)
+    same = {plan.key: other.key for plan, other in keys if plan.key != other.key and other.key in facts}
+    index = index.merged(entries, publication.activations, same)
+    if not len(index.pending):
+        return
+    with reporter.step("index", f"{len(index.pending)} layers"):
+        _hold(sorted(set(facts.values()), key=lambda one: one.digest), pushed.manifest, repository)
+        index.store(repository, reporter=reporter)
+
+
+def _base_entries(publication: Publication, blobs: Sequence[Descriptor]) -> dict[str, IndexEntry]:
+    entries = {}
+    for layer, blob in zip(publication.image.layers[: len(blobs)], blobs, strict=True):
+        kind = compression_of(blob.media_type)
+        if kind:
+            entries[base_key(layer.diff_id)] = IndexEntry(layer.diff_id, layer.size, 0, today(), {kind: blob})
+    return entries
+
+
+def _facts(
+    index: LayerIndex, publication: Publication, lock: Lock, repository: Repository, cache: Cache
+) -> Mapping[str, Descriptor]:
+    """Return where the registry has what is known of each layer, by the layer's key; what it lacks is sent."""
+
+    def one(pair: tuple[LayerPlan, Layer]) -> tuple[str, Descriptor | None]:
+        plan, layer = pair
+        entry = index.entry(plan.key)
+        if entry is not None and entry.facts is not None:
+            return plan.key, entry.facts
+        facts = facts_of(plan, layer, lock, cache)
+        if facts is None:
+            return plan.key, None
+        data = write_facts(facts)
+        return plan.key, Descriptor(MEDIA_TYPE, repository.upload_bytes(data), len(data))
+
+    plans = {plan.key: plan for plan in publication.plan.layers}
+    pairs = [(plans[layer.key], layer) for layer in publication.layers]
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="facts") as pool:
+        return {key: facts for key, facts in pool.map(one, pairs) if facts is not None}
+
+
+def _hold(facts: Sequence[Descriptor], subject: Descriptor, repository: Repository) -> None:
+    """Store an artifact that refers to the image and names the documents, so that they live as long as the image."""
+    if not facts:
+        return
+    repository.upload_bytes(EMPTY_JSON)
+    content = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": ARTIFACT_TYPE,
+        "config": Descriptor(OCI_EMPTY, sha256_of(EMPTY_JSON), len(EMPTY_JSON)).as_json(),
+        "layers": [one.as_json() for one in facts],
+        "subject": Descriptor(subject.media_type, subject.digest, subject.size).as_json(),
+    }
+    data = canonical_json(content)
+    repository.put_manifest(data, OCI_MANIFEST, sha256_of(data))
