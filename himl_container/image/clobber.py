@@ -39,8 +39,7 @@ def excluded_paths(
         known = package_paths(lock, cache=cache, settings=settings, reporter=reporter)
     else:
         known = _remembered(lock, cache)
-    for package in lock.conda:
-        refuse_link_scripts(package, known.get(package.name, ()), settings)
+    refuse_link_scripts(lock.conda, known, settings)
     lost: dict[str, list[str]] = {}
     pairs: dict[tuple[str, str], list[str]] = {}
     for path, names in sorted(_shared(lock, known).items()):
@@ -123,15 +122,22 @@ def _contents(staged: StagedPackage) -> dict[str, str]:
     return contents
 
 
-def refuse_link_scripts(package: LockedConda, paths: Iterable[str], settings: Settings) -> None:
-    """Raise BuildError where an installer would run a script of the package, unless the settings say otherwise."""
-    scripts = [] if package.name in settings.skip_post_link else link_scripts(package, paths)
-    if scripts:
+def refuse_link_scripts(packages: Iterable[LockedConda], known: Mapping[str, Paths], settings: Settings) -> None:
+    """Raise BuildError where an installer would run a script of a package, unless the settings say otherwise."""
+    found = [
+        (package, script)
+        for package in packages
+        if package.name not in settings.skip_post_link
+        for script in link_scripts(package, known.get(package.name, ()))
+    ]
+    if found:
+        package, script = found[0]
+        names = ", ".join(f'"{name}"' for name in sorted({package.name for package, _ in found}))
         raise BuildError(
-            f"the package has a script that would run when it is installed ({scripts[0]}); layers are laid out without "
+            f"the package has a script that would run when it is installed ({script}); layers are laid out without "
             "running anything",
             where=package.filename,
-            hint=f'If the environment works without it, say so in the settings: skip-post-link = ["{package.name}"]',
+            hint=f"If the environment works without it, say so in the settings: skip-post-link = [{names}]",
         )
 
 

@@ -147,10 +147,10 @@ class _Work:
 
         def make(plan: LayerPlan) -> Layer:
             staged = staging.of(plan)
-            for package in staged.conda.values():
-                refuse_link_scripts(
-                    package.package, remember_paths(package, self.lock, cache=self.cache), self.settings
-                )
+            paths = {
+                name: remember_paths(package, self.lock, cache=self.cache) for name, package in staged.conda.items()
+            }
+            refuse_link_scripts(plan.conda, paths, self.settings)
             task.note(plan.name)
             layer = self._make(plan, staged, store)
             task.advance(1)

@@ -128,7 +128,8 @@ def _position(plan: LayerPlan) -> tuple[int, int, str]:
     for place, kind in enumerate(_SHARED, start=2):
         if plan.name.startswith(kind):
             return place, 0, plan.name
-    return 1, -max(package.size for package in (*plan.conda, *plan.wheels)).bit_length(), plan.name
+    sizes = [package.size for package in plan.conda] + [wheel.size for wheel in plan.wheels]
+    return 1, -max(sizes).bit_length(), plan.name
 
 
 def _plan(

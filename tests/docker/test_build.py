@@ -118,7 +118,7 @@ def test_one_changed_package_changes_one_layer_and_the_generated_one(
     second = built(run_cli)
     changed = [new["name"] for old, new in zip(first["layers"], second["layers"], strict=True) if old != new]  # type: ignore[call-overload]
     assert len(changed) == 2
-    assert changed[1] == "himl"
+    assert "himl" in changed
 
 
 def test_failing_test_keeps_the_image_under_another_name(
