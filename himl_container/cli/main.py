@@ -24,6 +24,7 @@ COMMANDS = {
     "lock": "Solve the environment once and write the lock.",
     "render": "Write the Dockerfile and its build context.",
     "build": "Build the image, test it, and give it its tag.",
+    "push": "Push the built image to the registry; only what is missing travels.",
     "pull": "Bring an image from its registry into the daemon.",
     "explain": "Say why the last build was needed, and what each layer weighs.",
     "run": "Run a script in the image.",
