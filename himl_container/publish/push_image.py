@@ -7,39 +7,27 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from himl_container.cache import Cache
+from himl_container.errors import RegistryError
 from himl_container.image.engine import Engine
 from himl_container.image.engine import connect as connect_engine_
-from himl_container.image.model import ImageInfo, ImagePlan
-from himl_container.image.prepare import Prepared
+from himl_container.image.model import ImageInfo
 from himl_container.progress import Reporter
-from himl_container.publish.compose import Remotes, diff_ids_of
+from himl_container.publish.compose import diff_ids_of
 from himl_container.publish.engine_layers import OpenArchive
-from himl_container.publish.model import Pushed, PushImage
+from himl_container.publish.index_update import update_index
+from himl_container.publish.layer_index import LayerIndex
+from himl_container.publish.model import Pushed
+from himl_container.publish.proof import attach_proof
 from himl_container.publish.push import layers_of, other_image, push, same_image
 from himl_container.publish.push_source import PushSource
 from himl_container.publish.remote import Connect, open_repository
 from himl_container.registry.api import Repository, connect
 from himl_container.registry.model import Descriptor, Manifest
 from himl_container.settings import Settings
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """What others add to a push.
-
-    :param remotes: where registries have the layers of an image, by diff id (the layer index).
-    :param attach: called with the manifest's descriptor before the tag is given (the proof).
-    :param pushed: called when all is done (the layer index).
-    """
-
-    remotes: Callable[[ImagePlan], Remotes] | None = None
-    attach: Callable[[Prepared, Descriptor], None] | None = None
-    pushed: Callable[[ImagePlan, PushImage, Pushed], None] | None = None
 
 
 def push_image(
@@ -50,9 +38,10 @@ def push_image(
     connect_engine: Callable[[Cache], Engine] = connect_engine_,
     connect_registry: Connect = connect,
     open_archive: OpenArchive | None = None,
-    hooks: Hooks | None = None,
 ) -> Pushed:
-    """Push the built image of these settings under its tag; nothing is sent when the registry has it.
+    """Push the built image of these settings under its tag, with its proof; nothing is sent when the registry has it.
+
+    Layers travel in the form that the registry's layer index names, and the index learns those that are new.
 
     :param environ: ``SOURCE_DATE_EPOCH``, and what git needs.
     :param open_archive: how to get the daemon's export of an image.
@@ -61,7 +50,6 @@ def push_image(
     :raises BuildError: the image is not built.
     :raises HimlError: as :func:`himl_container.publish.push.push`.
     """
-    hooks = hooks or Hooks()
     source = PushSource(
         settings,
         reporter=reporter,
@@ -79,22 +67,46 @@ def push_image(
         name = f"{repository.host}/{repository.name}:{tag}"
         layers = layers_of(found)
         return Pushed(name, found.descriptor, layers, requests=repository.requests - requests, existed=True)
-    image = source.image(hooks.remotes(source.plan) if hooks.remotes is not None else None)
-    attach = functools.partial(hooks.attach, source.prepared) if hooks.attach is not None else None
+    pushed = _push(source, repository, tag)
+    return replace(pushed, requests=repository.requests - requests)
+
+
+def _push(source: PushSource, repository: Repository, tag: str) -> Pushed:
+    source.info  # noqa: B018 - what is not built is told before the registry is asked anything more
+    settings, reporter, prepared = source.settings, source.reporter, source.prepared
+    index = LayerIndex.fetch(repository, reporter=reporter)
+    publication = source.publication(source.remotes(index, repository))
+
+    def attach(manifest: Descriptor) -> None:
+        lock_bytes = settings.lock_file.read_bytes()
+        attach_proof(
+            repository, manifest, lock=prepared.lock, lock_bytes=lock_bytes, settings=settings, reporter=reporter
+        )
+
     pushed = push(
-        image,
+        publication.image,
         repository,
         tag,
         cache=source.cache,
         compression=settings.compression,
         reporter=reporter,
-        export=source.exporter(),
+        export=publication.export,
         connect_to=source.connect,
         attach=attach,
     )
-    if hooks.pushed is not None:
-        hooks.pushed(source.plan, image, pushed)
-    return replace(pushed, requests=repository.requests - requests)
+    try:
+        update_index(
+            index,
+            publication,
+            pushed,
+            lock=prepared.lock,
+            repository=repository,
+            cache=source.cache,
+            reporter=reporter,
+        )
+    except RegistryError as error:
+        reporter.warn(f"the image is pushed; the layer index could not be written ({error.what})")
+    return pushed
 
 
 def check_same(repository: Repository, tag: str, found: Manifest, local: ImageInfo | None) -> None:

@@ -12,6 +12,7 @@ from himl_container.image.engine import Engine
 from himl_container.image.engine import connect as connect_engine_
 from himl_container.progress import Reporter
 from himl_container.publish.compress import CompressedStore
+from himl_container.publish.layer_index import LayerIndex
 from himl_container.publish.model import PushLayer
 from himl_container.publish.push_image import check_same
 from himl_container.publish.push_source import PushSource
@@ -97,7 +98,8 @@ def plan_push(
     if found is not None:
         check_same(repository, tag, found, source.local(missing_daemon_is_none=True))
         return PushPlan(name, exists=True)
-    layers = dict.fromkeys(source.layers())
+    index = LayerIndex.fetch(repository, reporter=reporter)
+    layers = dict.fromkeys(source.layers(source.remotes(index, repository)))
     store = CompressedStore(source.cache, settings.compression)
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         planned = pool.map(lambda layer: _planned(layer, repository, store), layers)

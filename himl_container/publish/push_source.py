@@ -24,9 +24,11 @@ from himl_container.publish.compose import (
 )
 from himl_container.publish.compress import CompressedStore
 from himl_container.publish.engine_layers import OpenArchive, export_layers
+from himl_container.publish.layer_index import LayerIndex
 from himl_container.publish.manifest import Origin, image_annotations
-from himl_container.publish.model import PushImage, PushLayer
+from himl_container.publish.model import PushImage, PushLayer, RemoteBlob
 from himl_container.publish.placing import Export
+from himl_container.publish.publication import Publication, base_key
 from himl_container.publish.remote import Connect
 from himl_container.registry.api import Repository
 from himl_container.registry.api import connect as connect_registry_
@@ -35,7 +37,7 @@ from himl_container.settings import Settings
 
 
 class PushSource:
-    """The image of some settings. Nothing is asked of anybody before it is needed.
+    """The image of some settings in the daemon. Nothing is asked of anybody before it is needed.
 
     :param environ: ``SOURCE_DATE_EPOCH``, and what git needs.
     :param open_archive: how to get the daemon's export of an image.
@@ -111,8 +113,7 @@ class PushSource:
         """Return a repository of any registry."""
         return self._connect_registry(name, reporter=self.reporter)
 
-    def exporter(self) -> Export:
-        """Return the way to the layers that only the daemon has."""
+    def _export(self) -> Export:
         return exporter(self.info.id, cache=self.cache, reporter=self.reporter, open_archive=self._open_archive)
 
     def annotations(self) -> dict[str, str]:
@@ -131,26 +132,39 @@ class PushSource:
 
         return plan_image(self.prepared, self.settings, cache=self.cache, reporter=self.reporter, fetch=False)
 
-    def image(self, remotes: Remotes | None = None) -> PushImage:
+    def remotes(self, index: LayerIndex, repository: Repository) -> Remotes:
+        """Return where the repository has the image's layers, by diff id, as far as its index knows."""
+        compression = self.settings.compression
+        diff_ids = self.info.diff_ids
+        entries = {diff_id: index.entry(base_key(diff_id)) for diff_id in diff_ids}
+        ours = diff_ids[len(diff_ids) - len(self.plan.layers) :]
+        for plan, diff_id in zip(self.plan.layers, ours, strict=False):
+            entries[diff_id] = index.known(plan.key, compression)
+        found: dict[str, list[RemoteBlob]] = {}
+        for diff_id, entry in entries.items():
+            if entry is not None and entry.diff_id == diff_id and entry.blobs:
+                blob = entry.blobs.get(compression) or next(iter(entry.blobs.values()))
+                found[diff_id] = [RemoteBlob(repository.host, repository.name, blob)]
+        return found
+
+    def publication(self, remotes: Remotes) -> Publication:
         """Return the image of the daemon as a registry is to get it.
 
         What was assembled here is composed again from the store, which costs nothing. What Docker itself built, or
         what the store has lost, is taken out of the daemon.
-
-        :param remotes: where registries have its layers.
         """
-        return self._assembled(remotes or {}) or self._exported(remotes or {})
+        return self._assembled(remotes) or Publication(self._exported(remotes), self.plan, export=self._export())
 
-    def layers(self, remotes: Remotes | None = None) -> tuple[PushLayer, ...]:
-        """Return the layers of :meth:`image`, without taking anything out of the daemon."""
-        assembled = self._assembled(remotes or {})
-        return assembled.layers if assembled is not None else self._foreign(remotes or {})
+    def layers(self, remotes: Remotes) -> tuple[PushLayer, ...]:
+        """Return the layers of the image, without taking anything out of the daemon."""
+        assembled = self._assembled(remotes)
+        return assembled.image.layers if assembled is not None else self._foreign(remotes)
 
     @property
     def _tag(self) -> str:
         return fingerprints.tag_of(self.settings.image_name, self.fingerprint)
 
-    def _assembled(self, remotes: Remotes) -> PushImage | None:
+    def _assembled(self, remotes: Remotes) -> Publication | None:
         """Return the image that assembling gives, when it is the one in the daemon."""
         from himl_container.image.dockerfile import needs_docker
 
@@ -160,14 +174,23 @@ class PushSource:
         layers, info = self._layers(plan), self._below(plan)
         if info is None or (*info.diff_ids, *(layer.digest for layer in layers)) != self.info.diff_ids:
             return None
-        activation = self._activation(plan, layers)
-        if activation is None:
+        activations = self._activations(plan, layers)
+        if activations is None:
             return None
         below = below_of(info, self._base(info.diff_ids, remotes), cache=self.cache)
-        image = compose_push(plan, below, layers, activation, annotations=self.annotations(), remotes=remotes)
+        image = compose_push(
+            plan,
+            below,
+            layers,
+            next(iter(activations.values()), {}),
+            annotations=self.annotations(),
+            remotes=remotes,
+        )
         # containerd's store names an image by its manifest, so there the layers have to be enough.
-        same = sha256_of(image.config) == self.info.id or self.engine.info().containerd_store
-        return image if same else None
+        if sha256_of(image.config) != self.info.id and not self.engine.info().containerd_store:
+            return None
+        whole = all(layer.size for layer in layers)
+        return Publication(image, plan, layers if whole else (), activations, self._export())
 
     def _layers(self, plan: ImagePlan) -> tuple[Layer, ...]:
         """Return our layers, by the diff ids that the image has; their files may be gone from the store."""
@@ -179,7 +202,7 @@ class PushSource:
         for one, diff_id in zip(plan.layers, ours, strict=False):
             kept = store.get(one.key, one.name)
             if kept is None or kept.digest != diff_id:
-                kept = Layer(one.name, one.key, diff_id, 0, 0, self.cache.blob(diff_id))
+                kept = Layer(one.name, one.key, diff_id, size=0, entries=0, path=self.cache.blob(diff_id))
             found.append(kept)
         return tuple(found)
 
@@ -194,13 +217,18 @@ class PushSource:
         text = render_system(plan.system, plan.base, template=self.settings.template)
         return self.engine.inspect(system_tag(base, text))
 
-    def _activation(self, plan: ImagePlan, layers: tuple[Layer, ...]) -> Mapping[str, str] | None:
-        from himl_container.image.activation import known_activation
+    def _activations(self, plan: ImagePlan, layers: tuple[Layer, ...]) -> Mapping[str, Mapping[str, str]] | None:
+        """Return what the layers' activation scripts set, by their key; None where that cannot be known any more."""
+        from himl_container.image.activation import find_files, known_activation, memo_key
 
         try:
-            return known_activation(layers, cache=self.cache, plan=plan)
+            files = find_files(layers, cache=self.cache)
+            known = known_activation(layers, cache=self.cache, plan=plan)
         except HimlError:
             return None  # a layer is no longer in the store, and was never read
+        if files.empty:
+            return {}
+        return None if known is None else {memo_key(files, plan): known}
 
     def _base(self, diff_ids: tuple[str, ...], remotes: Remotes) -> RegistryBase | None:
         """Return the base as its registry has it, unless all its layers are at hand anyway."""
