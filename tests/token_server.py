@@ -55,6 +55,8 @@ class TokenServer:
     :param announced: seconds that the answer says instead; nothing for none.
     :param get_only: answer POST with 404, as servers without OAuth 2 do.
     :param echo: quote the login in the error.
+    :param upstream: the address of the registry that it stands in front of.
+    :param administrator: the user and password that the Azure resource manager gives, which it is as well then.
     """
 
     url: str
@@ -68,9 +70,10 @@ class TokenServer:
     get_only: bool = False
     echo: bool = False
     asked: list[Asked] = field(default_factory=list)
+    issued: list[str] = field(default_factory=list)
     refresh_tokens: dict[str, str] = field(default_factory=dict)
-    headers: list[dict[str, str]] = field(default_factory=list)
     upstream: str = ""
+    administrator: tuple[str, str] | None = None
     _key: Any = None
     _certificate: str = ""
 
@@ -112,7 +115,8 @@ class TokenServer:
             "jti": secrets.token_hex(8),
             "access": access,
         }
-        return jwt.encode(claims, self._key, algorithm="ES256", headers={"x5c": [self._certificate]})
+        self.issued.append(jwt.encode(claims, self._key, algorithm="ES256", headers={"x5c": [self._certificate]}))
+        return self.issued[-1]
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -126,7 +130,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         target = urlsplit(self.path)
         if target.path.startswith("/v2/"):
             return self._pass_on()
-        self.state.headers.append(dict(self.headers))
+        if target.path.startswith("/subscriptions/"):
+            return self._manage()
         fields = {key: " ".join(values) for key, values in parse_qs(target.query).items()}
         user, password = self._basic()
         if not user:
@@ -139,7 +144,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         if path.startswith("/v2/"):
             return self._pass_on()
-        self.state.headers.append(dict(self.headers))
+        if path.startswith("/subscriptions/"):
+            return self._manage()
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         form = {key: values[0] for key, values in parse_qs(body.decode()).items()}
         if self.state.get_only:
@@ -175,6 +181,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if status == 200:
             return self._send(200, {"refresh_token": self.state.refresh_token(user)})
         return self._refuse(form.get("access_token", ""))
+
+    def _manage(self) -> None:
+        """Answer as the Azure resource manager: the workspace's registry, and its administrator's login."""
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        identity = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if identity not in self.state.identities or self.state.administrator is None:
+            return self._send(403, {"error": {"code": "AuthorizationFailed", "message": "no right"}})
+        if self.command == "GET":
+            name = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/team"
+            return self._send(200, {"properties": {"containerRegistry": name}})
+        user, password = self.state.administrator
+        return self._send(200, {"username": user, "passwords": [{"name": "password", "value": password}]})
 
     def _answer(self, way: str, user: str, scope: str, status: int) -> None:
         self.state.asked.append(Asked(way, user, scope, status))

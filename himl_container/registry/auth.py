@@ -37,14 +37,25 @@ class _Held:
     expires: float | None = None
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """What a thread's last request carried.
+
+    :param renewed: it was got because the same request had been refused before.
+    """
+
+    header: str | None = field(repr=False)
+    renewed: bool = False
+
+
 class Authenticator:
     """The authorization of all requests to one registry; for any number of threads at once.
 
-    For each request the transport sends what :meth:`authorization` returns; when the registry answers 401, the same
-    thread hands its ``WWW-Authenticate`` to :meth:`challenged` and sends the request once more with what that returns;
-    when the registry still answers 401, or 403, it raises what :meth:`denied` returns. Only answers of the registry
-    itself are handed over, never those of a server that it redirects to, and a redirected request to another host
-    carries no authorization.
+    For each request the transport sends what :meth:`authorization` returns; as long as the registry answers 401, the
+    same thread hands its ``WWW-Authenticate`` to :meth:`challenged` and sends the request again with what that returns;
+    :meth:`challenged` raises when no login is left. For 403 it raises what :meth:`denied` returns. Only answers of the
+    registry itself are handed over, never those of a server that it redirects to, and a redirected request to another
+    host carries no authorization.
 
     A scope is written as in the token specification, ``repository:himl/train:pull,push``; several are separated by
     blanks (mounting from another repository).
@@ -86,7 +97,7 @@ class Authenticator:
             with self._lock:
                 held = self._find(scope) or self._get(scope, self._challenge)
         header = held.header if held else None
-        self._last_sent()[scope] = header
+        self._last()[scope] = _Sent(header)
         return header
 
     def challenged(self, www_authenticate: str, scope: str) -> str:
@@ -98,16 +109,16 @@ class Authenticator:
         :raises LoginRefusedError: no login is accepted, or one is needed and none is known; names what was tried.
         :raises RegistryError: the server of tokens does not answer, or must not be sent a login.
         """
-        sent = self._last_sent().get(scope)
+        sent = self._last().get(scope, _Sent(None))
         with self._lock:
             held = self._find(scope)
-            if held is None or held.header == sent:
+            if held is None or held.header == sent.header:
                 challenge = self._chosen(www_authenticate)
                 if held is not None:
-                    self._drop(held, scope, challenge)
+                    self._drop(held, scope, challenge, renewed=sent.renewed)
                 self._challenge = challenge
                 held = self._get(scope, challenge)
-        self._last_sent()[scope] = held.header
+        self._last()[scope] = _Sent(held.header, renewed=True)
         return held.header
 
     def denied(self, scope: str, reason: str = "") -> LoginRefusedError:
@@ -123,11 +134,11 @@ class Authenticator:
         headers = [held.header.partition(" ")[2] for held in self._held]
         return masked(text, [*headers, *(secret for login in self._chain.known for secret in login.secrets)])
 
-    def _last_sent(self) -> dict[str, str | None]:
-        if not hasattr(self._sent, "headers"):
-            self._sent.headers = {}
-        headers: dict[str, str | None] = self._sent.headers
-        return headers
+    def _last(self) -> dict[str, _Sent]:
+        if not hasattr(self._sent, "by_scope"):
+            self._sent.by_scope = {}
+        by_scope: dict[str, _Sent] = self._sent.by_scope
+        return by_scope
 
     def _find(self, scope: str) -> _Held | None:
         """Return what is held and covers a scope; needs no lock, since the tuple is only ever replaced."""
@@ -138,13 +149,16 @@ class Authenticator:
                 return held
         return None
 
-    def _drop(self, held: _Held, scope: str, challenge: Challenge) -> None:
-        """Forget what was refused, and its login too where a new token of the same login would be refused as well."""
+    def _drop(self, held: _Held, scope: str, challenge: Challenge, *, renewed: bool) -> None:
+        """Forget what was refused, and its login too where a new token of the same login would be refused as well.
+
+        :param renewed: what was refused was got for this very request, so it cannot have run out.
+        """
         self._held = tuple(other for other in self._held if other is not held)
         if challenge.scheme == "basic":
             if held.login is not None:
                 self._chain.refuse(held.login)
-        elif challenge["error"] == "insufficient_scope" and held.actions == _actions(scope):
+        elif held.actions == _actions(scope) and (renewed or challenge["error"] == "insufficient_scope"):
             self._passed.setdefault(scope, []).append(held.login)
 
     def _chosen(self, www_authenticate: str) -> Challenge:

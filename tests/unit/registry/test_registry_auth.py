@@ -197,7 +197,31 @@ def test_a_login_without_the_right_is_followed_by_the_next_for_that_scope_alone(
     assert "repository:himl/x:pull,push" in str(caught.value)
 
 
-def test_a_login_of_the_user_own_choice_is_not_replaced() -> None:
+def test_a_login_whose_new_token_is_refused_at_once_is_followed_by_the_next() -> None:
+    """Some registries call a missing right an invalid token; asking for the same token again would never end."""
+    server = Server(lambda sent: token(f"{'bob' if sent.login == basic(BOB) else 'ada'}-{len(server.sent)}"))
+    auth = authenticator(server, Given([ADA]), Given([BOB]))
+    assert auth.authorization(PUSH) is None
+    assert auth.challenged(BEARER, PUSH) == "Bearer ada-1"
+    assert auth.challenged(BEARER, PUSH) == "Bearer bob-2"
+    with pytest.raises(LoginRefusedError, match="the login of a file, and that of another file"):
+        auth.challenged(BEARER, PUSH)
+    # A later request that is refused only says that its token has run out.
+    assert auth.challenged(BEARER, PULL) == "Bearer ada-3"
+    assert auth.authorization(PULL) == "Bearer ada-3"
+    assert auth.challenged(BEARER, PULL) == "Bearer ada-4"
+
+
+def test_a_wide_token_that_is_refused_is_followed_by_a_narrow_one_of_the_same_login() -> None:
+    server = Server()
+    auth = authenticator(server, Given([ADA]))
+    auth.challenged(BEARER, PUSH)
+    assert auth.authorization(PULL) == "Bearer token-1"
+    assert auth.challenged(INSUFFICIENT, PULL) == "Bearer token-2"
+    assert ("scope", PULL) in server.sent[-1].fields
+
+
+def test_a_login_of_the_users_own_choice_is_not_replaced() -> None:
     server, second = Server(lambda sent: answer(401, {})), Given([BOB])
     mine = Login("ada", SECRET, source="HIML_CONTAINER_REGISTRY_USER", only=True)
     with pytest.raises(LoginRefusedError, match="HIML_CONTAINER_REGISTRY_USER"):
