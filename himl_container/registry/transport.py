@@ -17,6 +17,7 @@ from himl_container.registry.retries import RETRIED, Failure, Patience, Retryabl
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HOPS = 5
+_LOGINS = 10
 _TOKEN_LIMIT = 1 << 20
 
 
@@ -31,6 +32,9 @@ class Authorizer(Protocol):
 
     def denied(self, scope: str, reason: str = "") -> RegistryError:
         """Return the error for a request that is not allowed with any login."""
+
+    def without_secrets(self, text: str) -> str:
+        """Return a text of the registry without any secret that it was sent."""
 
 
 class Transport:
@@ -146,7 +150,7 @@ class Transport:
         stream = self._with_login(method, target, scope, dict(headers or {}), body)
         try:
             if stream.status not in frozenset(expect):
-                data = b"" if method == "HEAD" else stream.read(ANSWER_LIMIT)
+                data = b"" if method == "HEAD" else self._harmless(stream.read(ANSWER_LIMIT))
                 if scope and self._authorizer is not None and stream.status == 403 and self._is_registry(stream.url):
                     raise self._authorizer.denied(scope, error_text(data))
                 raise refusal(
@@ -161,16 +165,14 @@ class Transport:
     ) -> Stream:
         known = self._authorizer.authorization(scope) if scope and self._authorizer is not None else None
         stream = self._follow(method, target, headers, body, known)
-        authorizer = self._authorizer_of(stream, scope)
-        if authorizer is None:
-            return stream
-        drained(stream)
-        renewed = authorizer.challenged(stream.headers.get("WWW-Authenticate", ""), scope)
-        stream = self._follow(method, target, headers, body, renewed)
-        if self._authorizer_of(stream, scope) is not None:
-            data = b"" if method == "HEAD" else stream.read(ANSWER_LIMIT)
-            stream.close()
-            raise authorizer.denied(scope, error_text(data))
+        for _ in range(_LOGINS):
+            authorizer = self._authorizer_of(stream, scope)
+            if authorizer is None:
+                return stream
+            drained(stream)
+            # Raises when no login is left.
+            renewed = authorizer.challenged(stream.headers.get("WWW-Authenticate", ""), scope)
+            stream = self._follow(method, target, headers, body, renewed)
         return stream
 
     def _authorizer_of(self, stream: Stream, scope: str) -> Authorizer | None:
@@ -194,6 +196,12 @@ class Transport:
             drained(stream)
             target = location(stream.headers.get("Location"), stream.url, elsewhere=True)
         raise RegistryError(f"The registry redirects more than {_HOPS} times", where=readable(target))
+
+    def _harmless(self, data: bytes) -> bytes:
+        """Return the body of an error without the login, which a server may quote from the request."""
+        if self._authorizer is None:
+            return data
+        return self._authorizer.without_secrets(data.decode(errors="replace")).encode()
 
     def _is_registry(self, target: str) -> bool:
         return target.startswith("/") or origin(target) == origin(self.url)
