@@ -176,8 +176,6 @@ class _Build:
     def _remembered(self, image: BuiltImage, tested: bool) -> BuiltImage:
         import dataclasses
 
-        tested = (
-            tested or image.smoke is not None or fingerprints.was_tested(self.settings, image.fingerprint, self.cache)
-        )
+        tested = tested or image.smoke is not None or fingerprints.tested(self.settings, image.fingerprint, self.cache)
         remember(self.settings, self.prepared, self.cache, tested=tested)
         return dataclasses.replace(image, tested=tested)

@@ -47,7 +47,7 @@ def remember(settings: Settings, files: Iterable[Path], value: str, cache: Cache
 
     :param tested: whether the fingerprint's image has passed the test of these settings. That it has is not forgotten.
     """
-    passed = tested or was_tested(settings, value, cache)
+    passed = tested or _has_passed(cache.read_json(*_memo(settings)), value)
     seen = {str(path): _sha256(path) for path in files}
     cache.write_json({"files": seen, "fingerprint": value, "tested": passed}, *_memo(settings))
 
@@ -64,9 +64,12 @@ def remembered(settings: Settings, cache: Cache) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def was_tested(settings: Settings, value: str, cache: Cache) -> bool:
+def tested(settings: Settings, value: str, cache: Cache) -> bool:
     """Whether the image of a fingerprint is kept as one that has passed the test of these settings."""
-    known = cache.read_json(*_memo(settings))
+    return _has_passed(cache.read_json(*_memo(settings)), value)
+
+
+def _has_passed(known: object, value: str) -> bool:
     return isinstance(known, dict) and known.get("fingerprint") == value and known.get("tested") is True
 
 

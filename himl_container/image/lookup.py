@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from himl_container.cache import Cache
-from himl_container.image.fingerprint import remembered, tag_of, was_tested
+from himl_container.image.fingerprint import remembered, tag_of, tested
 from himl_container.image.probe import image_exists
 from himl_container.settings import Settings
 
@@ -47,7 +47,7 @@ def find_image(settings: Settings, *, test: bool = True) -> BuiltImage | None:
     known = remembered(settings, cache)
     if known is None:
         return None
-    passed = was_tested(settings, known, cache)
+    passed = tested(settings, known, cache)
     if test and not passed:
         return None
     tag = tag_of(settings.image_name, known)

@@ -229,7 +229,7 @@ class _Flow:
             built=True,
             layers=publication.layers,
             # The same bytes may have been tested here before.
-            tested=fingerprints.was_tested(self.settings, self.prepared.fingerprint, self.cache),
+            tested=fingerprints.tested(self.settings, self.prepared.fingerprint, self.cache),
         )
         return image, publication
 

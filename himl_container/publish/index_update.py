@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from himl_container.cache import Cache
 from himl_container.environment.model import Lock
@@ -40,17 +41,19 @@ def update_index(
 ) -> None:
     """Add the layers of an image that was pushed to the index of its repository.
 
-    :param index: what was read before the push.
+    Nothing is said of our own layers where the plan is an assumption: their keys may be those of other contents.
+
     :param cache: where what is known of the layers' packages is kept.
     :raises RegistryError: the registry does not take it. The image is there all the same.
     """
-    ours = len(publication.layers)
-    below = len(pushed.layers) - ours
+    below = len(pushed.layers) - len(publication.layers)
+    if publication.plan.assumed:
+        publication = replace(publication, layers=(), activations={})
     entries = _base_entries(publication, pushed.layers[:below])
     facts = _facts(index, publication, lock, repository, cache)
-    for layer, blob in zip(publication.layers, pushed.layers[below:], strict=True):
+    for layer, blob in zip(publication.layers, pushed.layers[below:], strict=False):
         kind = compression_of(blob.media_type)
-        if kind:
+        if kind and layer.size:
             known = facts.get(layer.key)
             entries[layer.key] = IndexEntry(layer.digest, layer.size, layer.entries, today(), {kind: blob}, known)
     apart = plan_layers(lock)

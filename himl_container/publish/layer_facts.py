@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 
 from himl_container.cache import Cache
 from himl_container.environment.model import Lock
+from himl_container.errors import BuildError
 from himl_container.image import activation, clobber
 from himl_container.image.model import Layer, LayerPlan
 from himl_container.image.plan import python_of
@@ -42,14 +43,17 @@ class LayerFacts:
 
 
 def facts_of(plan: LayerPlan, layer: Layer, lock: Lock, cache: Cache) -> LayerFacts | None:
-    """Return what this machine knows of a layer of its store; None where a package's paths are no longer known."""
+    """Return what this machine knows of a layer; None where its file or a package's paths are no longer known."""
     paths = {}
     for key in path_keys(plan, lock):
         known = cache.read_json(*_paths_memo(key))
         if not isinstance(known, dict):
             return None
         paths[key] = known
-    files = activation.find_files((layer,), cache=cache)
+    try:
+        files = activation.find_files((layer,), cache=cache)
+    except BuildError:
+        return None
     texts = {path.lstrip("/"): content.decode("latin-1") for path, content in files.scripts + files.variables}
     return LayerFacts(paths, texts)
 

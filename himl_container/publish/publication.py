@@ -128,6 +128,7 @@ class Publisher:
             reused += [one.name for one in plan.layers if one.key in stays]
             if not assumed:
                 found = tuple(layers[one.key] for one in plan.layers)
+                plan = dataclasses.replace(plan, assumed=False)
                 return plan, found, Work(made=tuple(dict.fromkeys(made)), reused=tuple(dict.fromkeys(reused)))
             self._see_all_paths(cache)
 
