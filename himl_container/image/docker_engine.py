@@ -1,4 +1,4 @@
-"""The Docker daemon for real: the :class:`~himl_container.image.engine.Engine` of the Docker SDK."""
+"""The Docker daemon for real: the :class:`~himl_container.image.engine.Engine` of the Engine API."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from himl_container.cache import Cache
 from himl_container.errors import EngineError, InputError
+from himl_container.image.docker_http import segment
 from himl_container.image.endpoint import Endpoint, resolve_endpoint
 from himl_container.image.engine import ContainerResult, EngineInfo
 from himl_container.image.engine_client import Client
@@ -61,7 +62,7 @@ class DockerEngine:
         architecture = str(system.get("Architecture", ""))
         return EngineInfo(
             version=str(system.get("ServerVersion", "")),
-            api_version=self._client.sdk.api_version,
+            api_version=self._client.api_version,
             containerd_store=_CONTAINERD_STORE in (system.get("DriverStatus") or ()),
             buildx=find_buildx(self._environ) is not None,
             architecture=_ARCHITECTURES.get(architecture, architecture),
@@ -71,7 +72,7 @@ class DockerEngine:
         """Return the image of a tag, ``repository@digest`` or id; None when the daemon has none."""
         if not is_image(reference):
             raise InputError(f"{reference!r} is not the name of an image")
-        answer = self._client.json(f"look up {reference!r}", f"/images/{reference}/json")
+        answer = self._client.json(f"look up {reference!r}", f"/images/{segment(reference)}/json")
         return None if answer is None else image_info(answer)
 
     def known_chain_ids(self) -> frozenset[str]:
@@ -83,16 +84,9 @@ class DockerEngine:
 
         :raises RegistryError: the registry does not answer, or has no such image.
         """
-        import docker.errors
+        from himl_container.image.engine_pull import registry_digest
 
-        from himl_container.image.engine_pull import registry_error
-
-        with self._client.converting(f"ask the registry for {reference!r}"):
-            try:
-                answer = cast("Any", self._client.sdk).inspect_distribution(reference)
-                return str(answer["Descriptor"]["digest"])
-            except (docker.errors.APIError, KeyError, TypeError) as error:
-                raise registry_error(reference, str(getattr(error, "explanation", None) or error)) from error
+        return registry_digest(self._client, reference)
 
     def pull(self, reference: str, reporter: Reporter) -> ImageInfo:
         """Pull an image (``repository:tag`` or ``repository@digest``).
@@ -176,8 +170,9 @@ class DockerEngine:
     def tag(self, reference: str, tag: str) -> None:
         """Give an image a further name. An image of ours that had it, and has no other, is removed."""
         name = parse_reference(tag)
-        with self._displacing(name.tagged), self._client.converting(f"tag {tag!r}"):
-            self._client.sdk.tag(reference, name.repository, name.tag or "latest")
+        with self._displacing(name.tagged):
+            params = {"repo": name.repository, "tag": name.tag or "latest"}
+            self._client.post(f"tag {tag!r}", f"/images/{segment(reference)}/tag", params=params)
 
     @contextlib.contextmanager
     def _displacing(self, tag: str) -> Iterator[None]:
@@ -193,13 +188,7 @@ class DockerEngine:
 
     def remove_image(self, reference: str) -> None:
         """Remove a name (and the image, with its last name). Nothing happens when there is none."""
-        import docker.errors
-
-        with self._client.converting(f"remove {reference!r}"):
-            try:
-                self._client.sdk.remove_image(reference)
-            except docker.errors.ImageNotFound:
-                return
+        self._client.delete(f"remove {reference!r}", f"/images/{segment(reference)}")
 
     def run(
         self,

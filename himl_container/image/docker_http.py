@@ -1,32 +1,38 @@
 """Requests to the Docker daemon over its own socket, with nothing but the light parts of the standard library.
 
-HTTP/1.0: each answer ends when the daemon closes the connection, so there is no chunked encoding to undo, and a
-connection whose daemon dies ends as well. ``http.client`` alone would take a tenth of a run's start.
+The Docker SDK takes a third of a second to import and to connect, ``http.client`` alone a twentieth.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from himl_container.errors import EngineError
+from himl_container.image.docker_socket import connected
 from himl_container.image.endpoint import Endpoint
+from himl_container.image.http_wire import body_of, headers_for, read_head, request_head, send
 from himl_container.image.probe import cannot_connect
 
-CONNECT_TIMEOUT = 30.0
 ANSWER_TIMEOUT = 300.0
 """Seconds for a daemon to answer; creating and starting a container take seconds on a machine under load."""
 
 
+class GoneError(EngineError):
+    """The daemon was there and went away in the middle of a request."""
+
+
 class Answer(NamedTuple):
-    """An answer: status and body."""
+    """An answer: status, body, and headers (names in lower case)."""
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = {}
 
     @property
     def message(self) -> str:
@@ -48,30 +54,48 @@ class Answer(NamedTuple):
 
 
 class Stream:
-    """An answer whose body is read as it comes. Closing it from another thread ends a read that waits."""
+    """An answer whose body is read as it comes. Closing it from another thread ends a read that waits.
 
-    def __init__(self, connection: socket.socket, reader: BinaryIO, status: int) -> None:
+    :param body: for readers that need a file; its reads raise OSError where the daemon goes away.
+    """
+
+    def __init__(self, connection: socket.socket, status: int, headers: Mapping[str, str], body: BinaryIO) -> None:
         self._connection = connection
-        self._reader = reader
         self.status = status
+        self.headers = headers
+        self.body = body
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def read(self, size: int) -> bytes:
         """Read exactly ``size`` bytes, or fewer at the end. An end by error counts as an end."""
         try:
-            return self._reader.read(size)
+            return self.body.read(size)
         except (OSError, ValueError):
             return b""
 
     def read_some(self, size: int) -> bytes:
         """Read what is there, at least one byte and at most ``size``; empty at the end."""
         try:
-            return self._reader.read1(size)  # type: ignore[attr-defined,no-any-return]
+            return self.body.read1(size)  # type: ignore[attr-defined,no-any-return]
         except (OSError, ValueError):
             return b""
 
     def read_all(self) -> bytes:
         """Read to the end."""
         return self.read(-1)
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """Yield what comes, in pieces of at most ``size`` bytes.
+
+        :raises OSError: the daemon went away.
+        """
+        while data := self.body.read(size):
+            yield data
 
     def send(self, data: bytes) -> None:
         """Send bytes the other way (a hijacked connection)."""
@@ -85,24 +109,44 @@ class Stream:
 
 
 class DockerHttp:
-    """The daemon at one address."""
+    """The daemon at one address. May be used by several threads."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+        self._idle: list[tuple[socket.socket, BinaryIO]] = []
 
     def request(
-        self, method: str, path: str, *, query: Mapping[str, object] | None = None, body: object = None
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        body: object = None,
+        timeout: float | None = ANSWER_TIMEOUT,
     ) -> Answer:
-        """Send a request and read the whole answer.
+        """Send a request and read the whole answer. The connection is kept for the next request.
 
         :param path: made with :func:`segment` where a part of it is not constant.
+        :param body: a JSON value.
+        :param timeout: seconds that the daemon may be silent; None for as long as it takes.
         :raises EngineError: the daemon does not answer, or goes away in the middle.
         """
-        stream = self.stream(method, path, query=query, body=body, timeout=ANSWER_TIMEOUT)
+        connection, reader = self._kept() or self._connected()
+        data = None if body is None else json.dumps(body).encode()
+        stream = self._exchange(connection, reader, request_head(method, path, query, headers_for(data)), data, timeout)
         try:
-            return Answer(stream.status, stream.read_all())
-        finally:
+            answer = Answer(stream.status, stream.body.read(), stream.headers)
+        except (OSError, ValueError) as error:
             stream.close()
+            raise self._failed(error) from error
+        except BaseException:
+            stream.close()
+            raise
+        if stream.body is reader or stream.headers.get("connection", "").lower() == "close":
+            stream.close()
+        else:
+            self._idle.append((connection, reader))
+        return answer
 
     def stream(
         self,
@@ -111,85 +155,76 @@ class DockerHttp:
         *,
         query: Mapping[str, object] | None = None,
         body: object = None,
+        data: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        answer_timeout: float | None = ANSWER_TIMEOUT,
     ) -> Stream:
         """Send a request and return as soon as the answer begins.
 
+        :param body: a JSON value.
+        :param data: bytes instead, whole or in pieces.
+        :param headers: further ones; ``Content-Type`` where ``data`` is not JSON.
         :param timeout: seconds that a read may wait; None for as long as it takes.
-        :raises EngineError: the daemon does not answer.
+        :param answer_timeout: the same for the time until the answer begins.
+        :raises EngineError: the daemon does not answer, or goes away before.
         """
-        payload = b"" if body is None else json.dumps(body).encode()
-        target = path + (f"?{urlencode(query)}" if query else "")
-        lines = [f"{method} {target} HTTP/1.0", "Host: docker", f"Content-Length: {len(payload)}"]
-        if body is not None:
-            lines.append("Content-Type: application/json")
-        head = "\r\n".join([*lines, "", ""]).encode("ascii")
+        data = json.dumps(body).encode() if data is None and body is not None else data
+        connection, reader = self._connected()
+        head = request_head(method, path, query, {**headers_for(data), **(headers or {}), "Connection": "close"})
+        stream = self._exchange(connection, reader, head, data, answer_timeout)
+        connection.settimeout(timeout)
+        return stream
+
+    def _exchange(
+        self,
+        connection: socket.socket,
+        reader: BinaryIO,
+        head: bytes,
+        data: bytes | Iterable[bytes] | None,
+        timeout: float | None,
+    ) -> Stream:
         try:
-            connection = self._connect()
-        except OSError as error:
-            raise cannot_connect(self.endpoint, error) from error
-        try:
-            connection.settimeout(ANSWER_TIMEOUT)
-            connection.sendall(head + payload)
-            reader = connection.makefile("rb")
-            status = _status(reader)
-            if status is None:
-                raise EngineError("the Docker daemon went away", where=str(self.endpoint))
             connection.settimeout(timeout)
+            # A daemon that refuses a long body answers and hangs up before it has read all; its answer says why.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                send(connection, head, b"" if data is None else data)
+            found = read_head(reader)
+            if found is None:
+                raise GoneError("the Docker daemon went away", where=str(self.endpoint))
+            status, headers = found
+            return Stream(connection, status, headers, body_of(reader, status, headers))
         except OSError as error:
             connection.close()
-            raise cannot_connect(self.endpoint, error) from error
+            raise self._failed(error) from error
         except BaseException:
             connection.close()
             raise
-        return Stream(connection, reader, status)
 
-    def _connect(self) -> socket.socket:
-        if self.endpoint.socket_path:
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            connection.settimeout(CONNECT_TIMEOUT)
-            try:
-                connection.connect(self.endpoint.socket_path)
-            except OSError:
-                connection.close()
-                raise
-            return connection
-        return self._connect_tcp()
+    def _connected(self) -> tuple[socket.socket, BinaryIO]:
+        try:
+            connection = connected(self.endpoint)
+        except OSError as error:
+            raise cannot_connect(self.endpoint, error) from error
+        return connection, connection.makefile("rb")
 
-    def _connect_tcp(self) -> socket.socket:
-        from urllib.parse import urlsplit
+    def _kept(self) -> tuple[socket.socket, BinaryIO] | None:
+        """Return a connection of an earlier request; one that has something to read was ended by the daemon."""
+        while self._idle:
+            connection, reader = self._idle.pop()
+            poll = select.poll()
+            poll.register(connection, select.POLLIN)
+            if not poll.poll(0):
+                return connection, reader
+            connection.close()
+        return None
 
-        url = urlsplit(self.endpoint.url)
-        if url.scheme not in ("tcp", "http", "https") or not url.hostname:
-            raise EngineError(
-                f"runs cannot go through {url.scheme or 'this kind of address'}: they mount folders of this machine",
-                where=str(self.endpoint),
-                hint="Use a daemon on this machine ('docker context use default').",
-            )
-        plain = socket.create_connection((url.hostname, url.port or 2375), timeout=CONNECT_TIMEOUT)
-        folder = self.endpoint.tls_folder
-        if folder is None:
-            return plain
-        import ssl
-
-        context = ssl.create_default_context(cafile=str(folder / "ca.pem") if self.endpoint.tls_verify else None)
-        if not self.endpoint.tls_verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if (folder / "cert.pem").exists():
-            context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-        return context.wrap_socket(plain, server_hostname=url.hostname)
+    def _failed(self, error: Exception) -> EngineError:
+        if isinstance(error, TimeoutError):
+            return cannot_connect(self.endpoint, error)
+        return GoneError(f"the Docker daemon went away ({error})", where=str(self.endpoint))
 
 
 def segment(text: str) -> str:
     """Return text as one segment of a path, so that no name can end the request line or reach another resource."""
     return quote(text, safe="")
-
-
-def _status(reader: BinaryIO) -> int | None:
-    """Read an answer's head; None when the daemon went away before its end."""
-    words = reader.readline(65536).split(None, 2)
-    while line := reader.readline(65536):
-        if line in (b"\r\n", b"\n"):
-            return int(words[1]) if len(words) >= 2 and words[1].isdigit() else None
-    return None

@@ -127,8 +127,7 @@ def _by_buildx(
             process.terminate()
             raise
     if process.returncode:
-        with client.converting("build the image"):
-            client.sdk.ping()  # a daemon that is gone is another error than a step that failed
+        type(client).connect(client.endpoint)  # a daemon that is gone is another error than a step that failed
         raise log.error(f"docker buildx ended with {process.returncode}")
 
 

@@ -1,19 +1,20 @@
-"""Requests to the daemon over the Docker SDK's session: JSON answers, streams of messages, errors converted."""
+"""Requests to one daemon: JSON answers, streams of messages, and errors that say what was being done."""
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from himl_container.errors import EngineError
+from himl_container.image.docker_http import ANSWER_TIMEOUT, Answer, DockerHttp, Stream
 from himl_container.image.endpoint import Endpoint
 from himl_container.image.engine_errors import converted, failure, refused
 
 if TYPE_CHECKING:
     import docker
-    from requests import Response
 
 OLDEST_API = (1, 41)
 """Engine 20.10: the oldest engine that is tested."""
@@ -24,11 +25,14 @@ class RefusedError(EngineError):
 
 
 class Client:
-    """One daemon. ``sdk`` is Docker's own client; its exceptions must not leave a ``with converting(...)`` block."""
+    """One daemon. Paths of requests are made with :func:`himl_container.image.docker_http.segment`.
 
-    def __init__(self, sdk: docker.APIClient, endpoint: Endpoint) -> None:
-        self.sdk = sdk
-        self.endpoint = endpoint
+    :param api_version: the version of the Engine API that it speaks.
+    """
+
+    def __init__(self, http: DockerHttp, api_version: str) -> None:
+        self._http = http
+        self.api_version = api_version
 
     @classmethod
     def connect(cls, endpoint: Endpoint) -> Client:
@@ -36,49 +40,81 @@ class Client:
 
         :raises EngineError: no daemon answers there, or one that is too old.
         """
-        import docker
-
+        http = DockerHttp(endpoint)
         with converted(endpoint, "connect"):
-            tls = _tls(endpoint)
-            sdk = docker.APIClient(
-                base_url=endpoint.url,
-                version="auto",
-                timeout=60,
-                tls=tls,
-                use_ssh_client=endpoint.url.startswith("ssh://"),
-            )
-        version = sdk.api_version
-        if tuple(int(part) for part in version.split(".")) < OLDEST_API:
+            version = http.request("GET", "/_ping").headers.get("api-version", "")
+        parts = version.split(".")
+        if not all(part.isdecimal() for part in parts):
+            raise EngineError("what answers is not a Docker daemon", where=str(endpoint))
+        if tuple(int(part) for part in parts) < OLDEST_API:
             raise EngineError(
                 f"the Docker daemon is too old: it speaks version {version} of the Engine API",
                 where=str(endpoint),
                 hint="Docker Engine 20.10 (API 1.41) or newer is needed.",
             )
-        return cls(sdk, endpoint)
+        return cls(http, version)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where this daemon is."""
+        return self._http.endpoint
+
+    @functools.cached_property
+    def sdk(self) -> docker.APIClient:
+        """Docker's own client (:mod:`himl_container.image.engine_sdk`), connected when it is first used."""
+        from himl_container.image.engine_sdk import connect_sdk
+
+        return connect_sdk(self.endpoint)
 
     def converting(self, doing: str) -> AbstractContextManager[None]:
-        """Return a context in which everything that the SDK throws becomes EngineError."""
+        """Return a context in which a connection that breaks becomes EngineError."""
         return converted(self.endpoint, doing)
-
-    def url(self, path: str) -> str:
-        """Return the address of a path of the Engine API."""
-        return f"{self.sdk.base_url}/v{self.sdk.api_version}{path}"
 
     def json(self, doing: str, path: str, params: Mapping[str, str] | None = None) -> Any:
         """Return the JSON answer to a GET; None when the daemon says that there is no such thing."""
         with self.converting(doing):
-            response = self.sdk.get(self.url(path), params=params, timeout=60)
-            if response.status_code == 404:
-                return None
-            self._check(doing, response)
-            return self._decoded(doing, response.content)
+            answer = self._http.request("GET", path, query=params)
+        if answer.status == 404:
+            return None
+        return self._decoded(doing, self._checked(doing, answer).body)
 
-    def open(self, doing: str, path: str) -> Response:
-        """Return the open stream of a GET; to be read inside ``converting`` and closed by the caller."""
+    def post(
+        self,
+        doing: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: object = None,
+        timeout: float | None = ANSWER_TIMEOUT,
+    ) -> Any:
+        """POST a JSON value and return the JSON answer; None where it is empty.
+
+        :param timeout: seconds that the daemon may be silent; None for as long as it takes.
+        :raises RefusedError: the daemon answered with an error.
+        """
         with self.converting(doing):
-            response = self.sdk.get(self.url(path), stream=True, timeout=None)
-            self._check(doing, response)
-            return response
+            answer = self._http.request("POST", path, query=params, body=body, timeout=timeout)
+        content = self._checked(doing, answer).body
+        return self._decoded(doing, content) if content.strip() else None
+
+    def delete(self, doing: str, path: str, params: Mapping[str, str] | None = None) -> None:
+        """DELETE something; nothing happens when there is no such thing.
+
+        :raises RefusedError: the daemon answered with an error.
+        """
+        with self.converting(doing):
+            answer = self._http.request("DELETE", path, query=params)
+        if answer.status != 404:
+            self._checked(doing, answer)
+
+    def open(self, doing: str, path: str, *, method: str = "GET", params: Mapping[str, str] | None = None) -> Stream:
+        """Return the open stream of an answer; to be read inside ``converting`` and closed by the caller."""
+        with self.converting(doing):
+            stream = self._http.stream(method, path, query=params)
+        if stream.status >= 400:
+            with stream:
+                self._checked(doing, Answer(stream.status, stream.read_all()))
+        return stream
 
     def messages(
         self,
@@ -99,12 +135,11 @@ class Client:
         """
         with (
             self.converting(doing),
-            self.sdk.post(
-                self.url(path), data=data, params=params, headers=headers, stream=True, timeout=None
-            ) as response,
+            self._http.stream("POST", path, query=params, data=data, headers=headers, answer_timeout=None) as stream,
         ):
-            self._check(doing, response)
-            for line in response.iter_lines(chunk_size=None):
+            if stream.status >= 400:
+                self._checked(doing, Answer(stream.status, stream.read_all()))
+            for line in stream.body:
                 message = self._decoded(doing, line) if line.strip() else None
                 if not isinstance(message, dict):
                     continue
@@ -117,14 +152,10 @@ class Client:
         error = refused(self.endpoint, doing, message)
         return RefusedError(error.what, where=error.where, hint=error.hint)
 
-    def _check(self, doing: str, response: Response) -> None:
-        if response.status_code < 400:
-            return
-        try:
-            message = str(json.loads(response.content)["message"])
-        except (ValueError, KeyError, TypeError):
-            message = response.text[:500] or response.reason
-        raise self.refusal(doing, message)
+    def _checked(self, doing: str, answer: Answer) -> Answer:
+        if answer.status >= 400:
+            raise self.refusal(doing, answer.message)
+        return answer
 
     def _decoded(self, doing: str, content: bytes) -> Any:
         try:
@@ -133,18 +164,3 @@ class Client:
             raise EngineError(
                 f"cannot {doing}: what answers is not a Docker daemon, or it went away", where=str(self.endpoint)
             ) from error
-
-
-def _tls(endpoint: Endpoint) -> Any:
-    import docker
-
-    folder = endpoint.tls_folder
-    if folder is None:
-        return False
-    pair = (folder / "cert.pem", folder / "key.pem")
-    authority = folder / "ca.pem"
-    return docker.tls.TLSConfig(
-        client_cert=(str(pair[0]), str(pair[1])) if all(path.is_file() for path in pair) else None,
-        ca_cert=str(authority) if authority.is_file() else None,
-        verify=endpoint.tls_verify,
-    )

@@ -11,10 +11,11 @@ import json
 import tarfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from himl_container.cache import Cache
 from himl_container.errors import StorageError
+from himl_container.image.docker_http import segment
 from himl_container.image.model import chain_ids
 from himl_container.registry.model import Descriptor
 
@@ -85,9 +86,9 @@ class StoredImages:
     def _exported_blobs(self, id_: str, diff_ids: tuple[str, ...]) -> tuple[Descriptor, ...]:
         doing = "read the base image's manifest"
         with (
-            self._client.open(doing, f"/images/{id_}/get") as response,
+            self._client.open(doing, f"/images/{segment(id_)}/get") as stream,
             self._client.converting(doing),
-            tarfile.open(fileobj=cast("IO[bytes]", response.raw), mode="r|", bufsize=1 << 20) as archive,
+            tarfile.open(fileobj=stream.body, mode="r|", bufsize=1 << 20) as archive,
         ):
             documents: dict[str, Any] = {}
             for entry in archive:
@@ -100,7 +101,7 @@ class StoredImages:
         return ()
 
     def _ask(self, id_: str) -> StoredImage | None:
-        answer = self._client.json("look up an image", f"/images/{id_}/json")
+        answer = self._client.json("look up an image", f"/images/{segment(id_)}/json")
         return None if answer is None else StoredImage(tuple((answer.get("RootFS") or {}).get("Layers") or ()))
 
     def _read(self) -> dict[str, StoredImage]:

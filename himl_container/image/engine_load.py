@@ -13,7 +13,7 @@ its tag. A daemon that refuses the short archive (an image was removed meanwhile
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from himl_container.image.archive import (
     docker_archive,
     oci_archive,
 )
+from himl_container.image.docker_http import segment
 from himl_container.image.engine_client import RefusedError
 from himl_container.image.engine_errors import DISK_HINT
 from himl_container.image.engine_images import StoredImage, StoredImages
@@ -131,7 +132,7 @@ class Loader:
 
         :raises RefusedError: it has not.
         """
-        answer = self.client.json("look at the loaded image", f"/images/{id_}/json")
+        answer = self.client.json("look at the loaded image", f"/images/{segment(id_)}/json")
         layers = ((answer or {}).get("RootFS") or {}).get("Layers") or []
         if tuple(layers) != image.diff_ids:
             raise self.client.refusal("load the image", "the daemon holds something else than what was sent")
@@ -146,13 +147,8 @@ class Loader:
 
     def discard(self, id_: str) -> None:
         """Remove an image that is not whole or no longer needed, if it is there."""
-        import docker.errors
-
-        with self.client.converting("remove an unfinished image"):
-            try:
-                self.client.sdk.remove_image(id_, force=True)
-            except docker.errors.APIError:
-                return  # the daemon never made it, or made something of it that is in use
+        with contextlib.suppress(RefusedError):  # the daemon made something of it that is in use
+            self.client.delete("remove an unfinished image", f"/images/{segment(id_)}", {"force": "1"})
 
     def _blobs(self, below: tuple[str, ...], present: dict[str, StoredImage]) -> tuple[Descriptor, ...]:
         if not below:
@@ -193,11 +189,9 @@ class Loader:
 
     def _verify_unpacked(self, id_: str) -> None:
         """See that a container can be made: containerd takes an image whose layers it lacks without a word."""
-        body = json.dumps({"Image": id_, "Cmd": ["true"]}).encode()
-        doing, headers = "check the loaded image", {"Content-Type": "application/json"}
-        created = list(self.client.messages(doing, "/containers/create", data=body, headers=headers))
-        with self.client.converting(doing):
-            self.client.sdk.remove_container(created[0]["Id"], force=True)
+        doing = "check the loaded image"
+        created = self.client.post(doing, "/containers/create", body={"Image": id_, "Cmd": ["true"]})
+        self.client.delete(doing, f"/containers/{segment(created['Id'])}", {"force": "1"})
 
     def _is_whole(self, id_: str, image: ComposedImage) -> bool:
         try:

@@ -1,12 +1,13 @@
-"""Pulling an image through the daemon, with the credentials that the user's Docker configuration has."""
+"""Asking registries and pulling, through the daemon, with the credentials of the user's Docker configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from himl_container.errors import RegistryError
 from himl_container.image.engine_errors import failure
+from himl_container.image.engine_sdk import converted_sdk
 from himl_container.progress import Reporter
 from himl_container.registry.reference import parse_reference
 
@@ -23,7 +24,10 @@ def pull(client: Client, reference: str, reporter: Reporter) -> None:
     import docker.errors
 
     name = parse_reference(reference)
-    with client.converting(f"pull {reference!r}"), reporter.step("pull", reference, total=0, unit="bytes") as task:
+    with (
+        converted_sdk(client.endpoint, f"pull {reference!r}"),
+        reporter.step("pull", reference, total=0, unit="bytes") as task,
+    ):
         layers: dict[str, tuple[int, int]] = {}
         try:
             for message in _messages(client, name.repository, name.digest or name.tag or "latest"):
@@ -36,6 +40,22 @@ def pull(client: Client, reference: str, reporter: Reporter) -> None:
                     task.advance(int(detail["current"]) - before, total=sum(total for _, total in layers.values()))
         except docker.errors.APIError as error:
             raise registry_error(reference, str(error.explanation or error)) from error
+
+
+def registry_digest(client: Client, reference: str) -> str:
+    """Ask the reference's registry, through the daemon, for the manifest digest.
+
+    :raises RegistryError: the registry does not answer, or has no such image.
+    :raises EngineError: the daemon went away.
+    """
+    import docker.errors
+
+    with converted_sdk(client.endpoint, f"ask the registry for {reference!r}"):
+        try:
+            answer = cast("Any", client.sdk).inspect_distribution(reference)
+            return str(answer["Descriptor"]["digest"])
+        except (docker.errors.APIError, KeyError, TypeError) as error:
+            raise registry_error(reference, str(getattr(error, "explanation", None) or error)) from error
 
 
 def registry_error(reference: str, message: str) -> RegistryError:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from himl_container.image.docker_http import Stream, segment
 from himl_container.image.engine import ContainerResult
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 TIMED_OUT = 124
 """Exit code of a container that was ended because its time was over, as of the ``timeout`` command."""
+
+_FRAME_HEADER = 8
 
 
 @dataclass(frozen=True)
@@ -39,59 +42,80 @@ def run(client: Client, task: Task, *, timeout: float | None) -> ContainerResult
     :raises EngineError: it could not be started, or the daemon went away.
     """
     doing = f"run a container of {task.image}"
-    with client.converting(doing), _created(client, task) as container:
-        # Attached before the start, so that not a byte is missed and no log file has to be read afterwards.
-        stream = client.sdk.attach(container, stdout=True, stderr=True, stream=True, logs=True)
-        with _ended_after(client, container, timeout) as expired:
-            client.sdk.start(container)
-            output = b"".join(stream)
-            code = int(client.sdk.wait(container)["StatusCode"])
-        state = client.sdk.inspect_container(container)["State"]
+    with _created(client, doing, task) as container:
+        path = f"/containers/{segment(container)}"
+        # Attached before the start, so that not a byte is missed and no log file has to be kept.
+        params = {"stream": "1", "stdout": "1", "stderr": "1"}
+        with client.open(doing, f"{path}/attach", method="POST", params=params) as output:
+            client.post(doing, f"{path}/start")
+            with _ended_after(client, path, timeout) as expired:
+                content = b"".join(_frames(client, doing, output))
+                # There is no limit: who wants one gave a timeout, which ends the container.
+                code = int(client.post(doing, f"{path}/wait", timeout=None)["StatusCode"])
         return ContainerResult(
             exit_code=TIMED_OUT if expired.is_set() else code,
-            output=output,
-            oom_killed=bool(state.get("OOMKilled")),
+            output=content,
+            oom_killed=code != 0 and _oom_killed(client, doing, path),
         )
 
 
 @contextlib.contextmanager
-def _created(client: Client, task: Task) -> Iterator[str]:
-    from docker.types import Mount
-
-    sdk = client.sdk
-    host: dict[str, Any] = sdk.create_host_config(
-        mounts=[
-            Mount(target, str(source), type="bind", read_only=read_only) for source, target, read_only in task.mounts
-        ],
-        # Without a network of its own a container starts much faster, and nothing can reach out.
-        network_mode=None if task.network else "none",
-    )
-    container = sdk.create_container(
-        task.image,
-        command=list(task.command),
-        environment=task.environment,
-        entrypoint=None if task.entrypoint is None else list(task.entrypoint),
-        working_dir=task.workdir,
-        user=task.user,
-        host_config=host,
-        labels={"himl.role": "tool"},
-    )["Id"]
+def _created(client: Client, doing: str, task: Task) -> Iterator[str]:
+    container = str(client.post(doing, "/containers/create", body=_body(task))["Id"])
     try:
         yield container
     finally:
         # An error here must not hide the one that is under way; a daemon that is gone has lost its containers.
         with contextlib.suppress(Exception):
-            sdk.remove_container(container, force=True, v=True)
+            client.delete(doing, f"/containers/{segment(container)}", {"force": "1", "v": "1"})
+
+
+def _body(task: Task) -> dict[str, Any]:
+    host: dict[str, Any] = {
+        "Mounts": [
+            {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": read_only}
+            for source, target, read_only in task.mounts
+        ],
+        "LogConfig": {"Type": "none"},  # the output is read as it comes
+    }
+    if not task.network:
+        host["NetworkMode"] = "none"
+    body: dict[str, Any] = {
+        "Image": task.image,
+        "Cmd": list(task.command),
+        "Env": [f"{name}={value}" for name, value in task.environment.items()],
+        "WorkingDir": task.workdir,
+        "User": task.user,
+        "Healthcheck": {"Test": ["NONE"]},
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "Labels": {"himl.role": "tool"},
+        "HostConfig": host,
+    }
+    if task.entrypoint is not None:
+        body["Entrypoint"] = list(task.entrypoint)
+    return body
+
+
+def _frames(client: Client, doing: str, output: Stream) -> Iterator[bytes]:
+    """Yield a container's output to its end; each piece has a header of its channel and its length."""
+    with client.converting(doing):
+        while len(header := output.body.read(_FRAME_HEADER)) == _FRAME_HEADER:
+            yield output.body.read(int.from_bytes(header[4:], "big"))
+
+
+def _oom_killed(client: Client, doing: str, path: str) -> bool:
+    return bool(((client.json(doing, f"{path}/json") or {}).get("State") or {}).get("OOMKilled"))
 
 
 @contextlib.contextmanager
-def _ended_after(client: Client, container: str, timeout: float | None) -> Iterator[threading.Event]:
+def _ended_after(client: Client, path: str, timeout: float | None) -> Iterator[threading.Event]:
     expired = threading.Event()
 
     def end() -> None:
         expired.set()
         with contextlib.suppress(Exception):  # it ended by itself at this moment, or the daemon went away
-            client.sdk.kill(container)
+            client.post("end a container", f"{path}/kill")
 
     timer = threading.Timer(timeout, end) if timeout is not None else None
     if timer:

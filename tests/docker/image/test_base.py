@@ -83,7 +83,7 @@ def test_what_a_created_base_holds(machine: Place, base_image: str, tmp_path: Pa
     assert found.config["Cmd"] == ["bash"]
     archive = tmp_path / "image.tar"
     with machine.engine._client.open("export", f"/images/{base_image}/get") as stream, archive.open("wb") as out:
-        while chunk := stream.raw.read(1 << 20):
+        while chunk := stream.read(1 << 20):
             out.write(chunk)
     with tarfile.open(archive) as outer:
         name = next(one for one in outer.getnames() if one.endswith("layer.tar") or one == found.diff_ids[0])

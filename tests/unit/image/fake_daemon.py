@@ -8,11 +8,12 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from urllib.parse import unquote
 
 Answers = Mapping[str, "tuple[int, object] | bytes | None"]
 """Path (without its version) to a status and a JSON value, to raw bytes, or to None: the connection is closed."""
 
-PING: Answers = {"/version": (200, {"ApiVersion": "1.41", "Version": "20.10"})}
+PING: Answers = {"/_ping": b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK"}
 
 
 @contextlib.contextmanager
@@ -49,7 +50,7 @@ def _answer(connection: socket.socket, answers: Answers) -> None:
         if not data:
             return
         request += data
-    path = request.split()[1].decode().partition("?")[0]
+    path = unquote(request.split()[1].decode().partition("?")[0])
     if path.startswith("/v1."):
         path = "/" + path.split("/", 2)[2]
     answer = answers.get(path, (404, {"message": f"no such page: {path}"}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def test_a_socket_of_somebody_else() -> None:
 
 
 def test_a_daemon_that_is_too_old(tmp_path: Path) -> None:
-    answers: Answers = {"/version": (200, {"ApiVersion": "1.39"})}
+    answers: Answers = {"/_ping": b"HTTP/1.1 200 OK\r\nApi-Version: 1.39\r\nConnection: close\r\n\r\nOK"}
     with fake_daemon(tmp_path, answers) as host, pytest.raises(EngineError, match="too old") as caught:
         DockerEngine.connect({"DOCKER_HOST": host})
     assert "20.10" in caught.value.hint
@@ -138,6 +139,27 @@ def test_the_look_up_imports_nothing_heavy() -> None:
         "print(sorted({'docker', 'requests', 'urllib3', 'http.client', 'ssl'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_image_is_found_tagged_and_run_without_the_sdk(tmp_path: Path) -> None:
+    """What a build of a changed wheel asks of the daemon; the SDK takes a third of a second."""
+    code = (
+        "import sys; from himl_container.image.docker_engine import DockerEngine;"
+        "from himl_container.image import engine_run, engine_stream, engine_load;"
+        "engine = DockerEngine.connect(); engine.info(); engine.inspect('a/b:c'); engine.known_chain_ids();"
+        "print(sorted({'docker', 'requests', 'urllib3', 'http.client', 'ssl', 'email'} & set(sys.modules)))"
+    )
+    answers: Answers = {
+        **PING,
+        "/info": (200, {"ID": "x", "ServerVersion": "20.10"}),
+        "/images/a/b:c/json": (200, IMAGE),
+        f"/images/{IMAGE['Id']}/json": (200, IMAGE),
+        "/images/json": (200, [{"Id": IMAGE["Id"]}]),
+    }
+    with fake_daemon(tmp_path, answers) as host:
+        environ = {**os.environ, "DOCKER_HOST": host}
+        done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
