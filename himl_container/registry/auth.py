@@ -156,7 +156,8 @@ class Authenticator:
         """
         self._held = tuple(other for other in self._held if other is not held)
         if challenge.scheme == "basic":
-            if held.login is not None:
+            # A password does not run out: what was accepted before gets a second chance, since a server may err once.
+            if held.login is not None and renewed:
                 self._chain.refuse(held.login)
         elif held.actions == _actions(scope) and (renewed or challenge["error"] == "insufficient_scope"):
             self._passed.setdefault(scope, []).append(held.login)
@@ -167,6 +168,8 @@ class Authenticator:
             for challenge in offered:
                 if challenge.scheme == scheme and (scheme == "basic" or challenge["realm"]):
                     return challenge
+        if self._challenge is not None:
+            return self._challenge  # something between us and the registry has answered in its place
         raise LoginRefusedError(
             "the registry refuses the request and names no way to log in that is known here (Bearer, Basic)",
             where=self._place.host,

@@ -186,6 +186,26 @@ def test_basic_authentication_goes_on_to_the_next_login_too() -> None:
         auth.challenged("Basic", PULL)
 
 
+@pytest.mark.parametrize("header", ["Basic", ""])
+def test_a_password_that_was_accepted_gets_a_second_chance(header: str) -> None:
+    auth = authenticator(Server(), Given([ADA]))
+    auth.challenged("Basic", PULL)
+    for _ in range(3):
+        assert auth.authorization(PULL) == basic(ADA)
+        assert auth.challenged(header, PULL) == basic(ADA)
+    with pytest.raises(LoginRefusedError):
+        auth.challenged(header, PULL)
+
+
+def test_a_401_that_names_no_way_renews_the_token() -> None:
+    auth = authenticator(Server(), Given([ADA]))
+    auth.challenged(BEARER, PULL)
+    assert auth.authorization(PULL) == "Bearer token-1"
+    assert auth.challenged("", PULL) == "Bearer token-2"
+    with pytest.raises(LoginRefusedError):
+        auth.challenged("", PULL)
+
+
 def test_a_login_without_the_right_is_followed_by_the_next_for_that_scope_alone() -> None:
     server = Server(lambda sent: token("bobs" if sent.login == basic(BOB) else "adas"))
     auth = authenticator(server, Given([ADA]), Given([BOB]))
