@@ -16,9 +16,11 @@ from himl_container.cache import Cache
 from himl_container.errors import BuildError, RegistryError
 from himl_container.progress import Reporter
 from himl_container.publish.compress import CompressedStore
+from himl_container.publish.known_names import remember
 from himl_container.publish.manifest import image_manifest
 from himl_container.publish.model import Pushed, PushImage
 from himl_container.publish.placing import Connect, Export, How, Placed, Placer
+from himl_container.publish.push_result import layers_of, other_image, same_image
 from himl_container.publish.transfer import Transfer
 from himl_container.registry.api import Repository, connect
 from himl_container.registry.model import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, sha256_of
@@ -66,6 +68,9 @@ def push(
     ):
         placer = Placer(target, store, transfer, export, connect_to)
         done = _Push(image, target, tag, placer, before=before, attach=attach).run()
+        if done.manifest.digest == image_manifest(image.config, done.layers, image.annotations)[1].digest:
+            # A run of this image can then say by which digest the registry has it.
+            remember(cache, [sha256_of(image.config)], [f"{target.host}/{target.name}@{done.manifest.digest}"])
         return Pushed(
             name=name,
             manifest=done.manifest,
@@ -77,26 +82,6 @@ def push(
             mounted=done.count("mounted"),
             copied=done.count("copied"),
         )
-
-
-def same_image(manifest: Manifest, config_digest: str) -> bool:
-    """Whether a manifest is of the image with this configuration, whatever its annotations and compression are."""
-    config = manifest.content.get("config")
-    return isinstance(config, dict) and config.get("digest") == config_digest
-
-
-def layers_of(manifest: Manifest) -> tuple[Descriptor, ...]:
-    """Return the layers that a registry's manifest names.
-
-    :raises RegistryError: it is malformed.
-    """
-    try:
-        return tuple(
-            Descriptor(str(layer["mediaType"]), str(layer["digest"]), int(layer["size"]))
-            for layer in manifest.content["layers"]
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RegistryError("the registry's manifest is malformed", where=manifest.digest) from error
 
 
 @dataclass(frozen=True)
@@ -238,16 +223,6 @@ class _Push:
 
 
 _AGAIN = "Push again; only what is missing is sent."
-
-
-def other_image(where: str, digest: str) -> RegistryError:
-    """Return the error for a tag that means another image than the one that is pushed."""
-    return RegistryError(
-        f"the registry has another image under this tag ({digest})",
-        where=where,
-        hint="It was made from the same lock in another way: another day's Debian packages, or by Docker itself. Use "
-        "that one ('himl-container pull'), or remove the tag from the registry and push again.",
-    )
 
 
 def _essence(config: bytes) -> object:

@@ -9,25 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
 from himl_container.cache import Cache
-from himl_container.errors import RegistryError
+from himl_container.errors import EngineError, RegistryError
+from himl_container.image import fingerprint as fingerprints
 from himl_container.image.engine import Engine
 from himl_container.image.engine import connect as connect_engine_
-from himl_container.image.model import ImageInfo
 from himl_container.progress import Reporter
-from himl_container.publish.compose import diff_ids_of
-from himl_container.publish.engine_layers import OpenArchive
-from himl_container.publish.index_update import update_index
-from himl_container.publish.layer_index import LayerIndex
 from himl_container.publish.model import Pushed
-from himl_container.publish.proof import attach_proof
-from himl_container.publish.push import layers_of, other_image, push, same_image
-from himl_container.publish.push_source import PushSource
+from himl_container.publish.push_result import diff_ids_of, layers_of, other_image, same_image
 from himl_container.publish.remote import Connect, open_repository
 from himl_container.registry.api import Repository, connect
 from himl_container.registry.model import Descriptor, Manifest
 from himl_container.settings import Settings
+
+if TYPE_CHECKING:
+    from himl_container.publish.engine_layers import OpenArchive
+    from himl_container.publish.push_source import PushSource
+
+
+class LocalImage(Protocol):
+    """What has to be known of a daemon's image to tell whether it is another's equal."""
+
+    @property
+    def id(self) -> str:
+        """The daemon's id of it."""
+
+    @property
+    def diff_ids(self) -> tuple[str, ...]:
+        """Its layers."""
 
 
 def push_image(
@@ -50,28 +61,54 @@ def push_image(
     :raises BuildError: the image is not built.
     :raises HimlError: as :func:`himl_container.publish.push.push`.
     """
-    source = PushSource(
-        settings,
-        reporter=reporter,
-        environ=environ,
-        connect_engine=connect_engine,
-        connect_registry=connect_registry,
-        open_archive=open_archive,
-    )
+
+    def source() -> PushSource:
+        from himl_container.publish.push_source import PushSource
+
+        return PushSource(
+            settings,
+            reporter=reporter,
+            environ=environ,
+            connect_engine=connect_engine,
+            connect_registry=connect_registry,
+            open_archive=open_archive,
+        )
+
     repository = open_repository(settings, reporter, connect_registry)
     requests = repository.requests
-    tag = source.fingerprint[:32]
-    found = repository.manifest(tag)
-    if found is not None:
-        check_same(repository, tag, found, source.local(missing_daemon_is_none=True))
-        name = f"{repository.host}/{repository.name}:{tag}"
-        layers = layers_of(found)
-        return Pushed(name, found.descriptor, layers, requests=repository.requests - requests, existed=True)
-    pushed = _push(source, repository, tag)
+    fingerprint = fingerprints.remembered(settings, Cache(settings.cache_dir)) or source().fingerprint
+    existing = find_pushed(settings, fingerprint, repository)
+    pushed = existing or _push(source(), repository, fingerprint[:32])
     return replace(pushed, requests=repository.requests - requests)
 
 
+def find_pushed(settings: Settings, fingerprint: str, repository: Repository) -> Pushed | None:
+    """Return the image that the registry has under a fingerprint's tag; None where it has none.
+
+    One request to the registry and one to the daemon. Without a daemon there is nothing that it could differ from.
+
+    :raises RegistryError: it is another image than the one in the daemon.
+    """
+    from himl_container.image.probe import image_exists
+
+    tag = fingerprint[:32]
+    found = repository.manifest(tag)
+    if found is None:
+        return None
+    try:
+        local = image_exists(fingerprints.tag_of(settings.image_name, fingerprint))
+    except EngineError:
+        local = None
+    check_same(repository, tag, found, local)
+    return Pushed(f"{repository.host}/{repository.name}:{tag}", found.descriptor, layers_of(found), existed=True)
+
+
 def _push(source: PushSource, repository: Repository, tag: str) -> Pushed:
+    from himl_container.publish.index_update import update_index
+    from himl_container.publish.layer_index import LayerIndex
+    from himl_container.publish.proof import attach_proof
+    from himl_container.publish.push import push
+
     source.info  # noqa: B018 - what is not built is told before the registry is asked anything more
     settings, reporter, prepared = source.settings, source.reporter, source.prepared
     index = LayerIndex.fetch(repository, reporter=reporter)
@@ -109,7 +146,7 @@ def _push(source: PushSource, repository: Repository, tag: str) -> Pushed:
     return pushed
 
 
-def check_same(repository: Repository, tag: str, found: Manifest, local: ImageInfo | None) -> None:
+def check_same(repository: Repository, tag: str, found: Manifest, local: LocalImage | None) -> None:
     """See that the image under a tag is the one that the daemon has under it, where it has one.
 
     In the classic store the image's id is the configuration's digest; elsewhere the layers are compared.
