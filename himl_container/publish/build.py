@@ -284,18 +284,19 @@ class _Flow:
     def _tested(self, remote: RemoteImage) -> Built:
         """Test an image that the registry has untested, and say so there. Its digest stays the same."""
         from himl_container.image.smoke import smoke_test
-        from himl_container.publish.pull import pull
+        from himl_container.publish.pull import pull_image
 
         engine = self.engine()
         source = RegistrySource(self.settings, self.repository, reporter=self.reporter, remote=remote)
-        info = pull(
-            remote.reference,
+        info = pull_image(
+            f"{remote.name}@{remote.manifest.digest}",
             engine=engine,
             cache=self.cache,
             reporter=self.reporter,
             platform=self.settings.platform,
             connect=source.connect,
-        )
+            fingerprint=self.prepared.fingerprint,
+        ).image
         try:
             report = smoke_test(
                 info.id,

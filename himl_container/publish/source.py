@@ -84,7 +84,7 @@ class RegistrySource:
 
     def image(self, prepared: Prepared, engine: Engine) -> bool | None:
         """Pull the image where the registry has it; whether it was tested."""
-        from himl_container.publish.pull import pull
+        from himl_container.publish.pull import pull_image
 
         if not self.looked_up:
             self.remote = find_remote(
@@ -93,15 +93,16 @@ class RegistrySource:
             self.looked_up = True
         if self.remote is None:
             return None
-        found = pull(
-            self.remote.reference,
+        found = pull_image(
+            f"{self.remote.name}@{self.remote.manifest.digest}",
             engine=engine,
             cache=self._cache,
             reporter=self.reporter,
             platform=self.settings.platform,
             connect=self.connect,
+            fingerprint=prepared.fingerprint,
         )
-        engine.tag(found.id, prepared.tag)
+        engine.tag(found.image.id, prepared.tag)
         return self.remote.tested
 
     def knowing(self, prepared: Prepared) -> KnowingCache:
