@@ -80,6 +80,17 @@ def output_options(function: Command) -> Command:
     return _with(call, _OUTPUT)
 
 
+def _bind_registry_login(registry: str) -> None:
+    """Say which registry the user and password of the environment belong to, where the user has left it to us.
+
+    Every connection to a registry reads the login from the environment
+    (:mod:`himl_container.registry.credentials`), and not every one is to the project's own registry.
+    """
+    given = os.environ.get("HIML_CONTAINER_REGISTRY_USER") or os.environ.get("HIML_CONTAINER_REGISTRY_PASSWORD")
+    if given and registry and not os.environ.get("HIML_CONTAINER_REGISTRY_HOST"):
+        os.environ["HIML_CONTAINER_REGISTRY_HOST"] = registry.partition("/")[0]
+
+
 def _settings_from(function: Command, options: tuple[Callable[[Any], Any], ...]) -> Command:
     names = _names(options)
 
@@ -87,6 +98,7 @@ def _settings_from(function: Command, options: tuple[Callable[[Any], Any], ...])
     def call(*args: Any, **values: Any) -> Any:
         flags = {name: values.pop(name) for name in names}
         settings = load_settings(flags, cwd=Path.cwd(), environ=os.environ)
+        _bind_registry_login(settings.remote_name)
         return function(*args, settings=settings, **values)
 
     return _with(call, options)
