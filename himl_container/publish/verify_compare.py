@@ -136,4 +136,6 @@ def _one(image: Held) -> str:
 
 
 def _named(left: str, right: str) -> str:
-    return left if left == right or right.startswith("layer ") else f"{left} / {right}"
+    """Return what a layer is called; a daemon knows the names only of layers that were made or pulled here."""
+    known = dict.fromkeys(name for name in (left, right) if not name.startswith("layer "))
+    return " / ".join(known) or left
