@@ -1,4 +1,4 @@
-"""Whether run, registry, daemon and lock have one image; each way in which they can part; what counts as not compared."""
+"""Whether run, registry, daemon and lock have one image; how they can part; what counts as not compared."""
 
 from __future__ import annotations
 
