@@ -88,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     A command may return an exit code; None is 0.
     """
     code = run(list(sys.argv[1:] if arguments is None else arguments))
-    if arguments is None and "rattler" in sys.modules:
+    # A thread that waits for a dead connection would keep who pressed Ctrl-C waiting for its time-out.
+    if arguments is None and ("rattler" in sys.modules or code == _INTERRUPTED):
         _leave(code)
     sys.exit(code)
 

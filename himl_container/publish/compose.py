@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,12 +110,3 @@ def exporter(image: str, *, cache: Cache, reporter: Reporter, open_archive: Open
         return export_layers(image, wanted, cache=cache, reporter=reporter, open_archive=open_archive).layers
 
     return export
-
-
-def diff_ids_of(config: bytes) -> tuple[str, ...]:
-    """Return the layers that an image configuration names; none where it is malformed."""
-    try:
-        found = json.loads(config)["rootfs"]["diff_ids"]
-    except (ValueError, KeyError, TypeError):
-        return ()
-    return tuple(map(str, found)) if isinstance(found, list) else ()

@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -130,10 +130,9 @@ class Placer:
 
     def compress(self, layer: PushLayer, path: Path) -> Compressed:
         """Return a layer's compressed form, made where it is missing."""
-        made = self.store.get(layer.diff_id)
-        if made is None:
-            self.transfer.compress(layer.name, layer.size or path.stat().st_size)
-            made = self.store.make(layer.diff_id, path, name=layer.name, read=self.transfer.compressed)
+        self.transfer.compressing(layer.name)
+        made = self.store.make(layer.diff_id, path, name=layer.name, read=self.transfer.compressed)
+        self.transfer.has_compressed()
         return made
 
     def send(self, layer: PushLayer, made: Compressed, *, ask: bool) -> Placed:
@@ -231,9 +230,11 @@ class _Run:
 
     def _exported(self, layers: Sequence[PushLayer], paths: Mapping[str, Path]) -> None:
         for layer in layers:
-            self._compress(layer, paths[layer.diff_id])
+            path = paths[layer.diff_id]
+            self._compress(replace(layer, size=path.stat().st_size), path)
 
     def _compress(self, layer: PushLayer, path: Path) -> None:
+        self.placer.transfer.will_compress(layer.size)
         then = functools.partial(self._send, layer, ask=True)
         self.threads.work(self.placer.compress, layer, path, then=then)
 

@@ -14,7 +14,7 @@ from himl_container.progress import Reporter
 from himl_container.publish.compress import CompressedStore
 from himl_container.publish.layer_index import LayerIndex
 from himl_container.publish.model import PushLayer
-from himl_container.publish.push_image import check_same
+from himl_container.publish.push_image import find_pushed
 from himl_container.publish.push_source import PushSource
 from himl_container.publish.remote import Connect, open_repository
 from himl_container.publish.transfer import CONNECTIONS
@@ -92,11 +92,8 @@ def plan_push(
         connect_registry=connect_registry,
     )
     repository = open_repository(settings, reporter, connect_registry)
-    tag = source.fingerprint[:32]
-    name = f"{repository.host}/{repository.name}:{tag}"
-    found = repository.manifest(tag)
-    if found is not None:
-        check_same(repository, tag, found, source.local(missing_daemon_is_none=True))
+    name = f"{repository.host}/{repository.name}:{source.fingerprint[:32]}"
+    if find_pushed(settings, source.fingerprint, repository) is not None:
         return PushPlan(name, exists=True)
     index = LayerIndex.fetch(repository, reporter=reporter)
     layers = dict.fromkeys(source.layers(source.remotes(index, repository)))

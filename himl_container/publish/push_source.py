@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 
 from himl_container.cache import Cache
-from himl_container.errors import BuildError, EngineError, HimlError, RegistryError
+from himl_container.errors import BuildError, HimlError, RegistryError
 from himl_container.image import fingerprint as fingerprints
 from himl_container.image.engine import Engine, connect
 from himl_container.image.model import ImageInfo, ImagePlan, Layer
@@ -17,7 +17,6 @@ from himl_container.publish.compose import (
     Remotes,
     below_of,
     compose_push,
-    diff_ids_of,
     exporter,
     lower_layers,
     with_remotes,
@@ -29,6 +28,7 @@ from himl_container.publish.manifest import Origin, image_annotations
 from himl_container.publish.model import PushImage, PushLayer, RemoteBlob
 from himl_container.publish.placing import Export
 from himl_container.publish.publication import Publication, base_key
+from himl_container.publish.push_result import diff_ids_of
 from himl_container.publish.remote import Connect
 from himl_container.registry.api import Repository
 from himl_container.registry.api import connect as connect_registry_
@@ -91,7 +91,7 @@ class PushSource:
 
         :raises BuildError: it has none.
         """
-        found = self.local()
+        found = self.engine.inspect(self._tag)
         if found is not None:
             return found
         raise BuildError(
@@ -99,15 +99,6 @@ class PushSource:
             where=self._tag,
             hint="Build it with 'himl-container build', or build and push in one step with 'build --push'.",
         )
-
-    def local(self, *, missing_daemon_is_none: bool = False) -> ImageInfo | None:
-        """Return what the daemon says of the image; None where it has none."""
-        try:
-            return self.engine.inspect(self._tag)
-        except EngineError:
-            if missing_daemon_is_none:
-                return None
-            raise
 
     def connect(self, name: str) -> Repository:
         """Return a repository of any registry."""
