@@ -116,6 +116,7 @@ def _as_json(built: Built) -> dict[str, object]:
         "image": built.remote.name if built.remote else built.tag,
         "digest": built.remote.manifest.digest if built.remote else "",
         "tested": built.tested,
+        "pulled": built.pulled,
         "made": list(work.made),
         "downloaded": list(work.downloaded),
         "reused": list(work.reused),
