@@ -55,7 +55,7 @@ def command(settings: Settings, output: Output, ref: str | None, dry_run: bool) 
     if found is None:
         pulled = pull_image(name, engine=engine(), cache=cache, reporter=output.reporter, platform=settings.platform)
     else:
-        pulled = pull_locked(found, settings, engine=engine(), cache=cache, reporter=output.reporter)
+        pulled = pull_locked(found, settings, engine=engine, cache=cache, reporter=output.reporter)
     output.result(_as_json(pulled), _as_text(pulled, time.monotonic() - begin))
 
 

@@ -73,18 +73,23 @@ def project_image(settings: Settings, *, reporter: Reporter, locked: bool = Fals
     """Return the image of the project's lock: the daemon's, else the registry's, else built and tested.
 
     :param locked: fail on a missing or stale lock instead of locking again.
-    :raises HimlError: as :func:`himl_container.image.build.ensure_image`, and RegistryError where a registry is set.
+    :raises RegistryError: a registry is set and cannot be asked; nothing is built on a guess.
+    :raises HimlError: as :func:`himl_container.publish.build.build`.
     """
-    built = find_image(settings)
-    if built is None:
-        from himl_container.image.build import ensure_image
+    found = find_image(settings)
+    if found is not None:
+        tag, id_, fingerprint, digest = found.tag, found.id, found.fingerprint, ""
+    else:
+        from himl_container.publish.build import build
 
-        built = ensure_image(settings, reporter=reporter, locked=locked)
+        built = build(settings, reporter=reporter, locked=locked)
+        tag, id_, fingerprint = built.tag, built.id, built.fingerprint
+        digest = built.remote.reference if built.remote is not None else ""
     return ImageRef(
-        tag=built.tag,
-        id=built.id,
-        digest=_registry_name(Cache(settings.cache_dir), built.id, settings),
-        fingerprint=built.fingerprint,
+        tag=tag,
+        id=id_,
+        digest=digest or _registry_name(Cache(settings.cache_dir), id_, settings),
+        fingerprint=fingerprint,
         lock=hashlib.sha256(settings.lock_file.read_bytes()).hexdigest(),
     )
 

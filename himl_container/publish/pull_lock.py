@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from himl_container.cache import Cache
-from himl_container.errors import InputError
+from himl_container.errors import InputError, RegistryError
 from himl_container.image.build import remember
 from himl_container.image.engine import Engine
 from himl_container.image.prepare import Prepared, prepare
 from himl_container.progress import Reporter
-from himl_container.publish.pull import Connect, pull_image
+from himl_container.publish.pull import pull_image
 from himl_container.publish.pull_model import Pulled
+from himl_container.publish.remote import Connect, find_remote, open_repository
 from himl_container.registry.api import connect as connect_registry
 from himl_container.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -51,31 +48,38 @@ def pull_locked(
     found: LockedImage,
     settings: Settings,
     *,
-    engine: Engine,
+    engine: Callable[[], Engine],
     cache: Cache,
     reporter: Reporter,
-    environ: Mapping[str, str] | None = None,
     connect: Connect = connect_registry,
 ) -> Pulled:
     """Bring the image of a lock into the daemon, under its name in the registry and its local one.
 
-    The next build finds it there as if it had been made here, and tests it: its tag says what it was made from, and
-    nothing of how that went.
+    The next build finds it there as if it had been made here. It is tested then, unless it was where it comes from.
 
+    :param engine: called once the registry is known to have the image.
     :raises RegistryError: as :func:`himl_container.publish.pull.pull_image`, or the image was made from other inputs.
     """
+    prepared = found.prepared
+    repository = open_repository(settings, reporter, connect)
+    remote = find_remote(settings, prepared.fingerprint, reporter=reporter, repository=repository)
+    if remote is None:
+        raise RegistryError(
+            "the registry has no image of this lock",
+            where=found.name,
+            hint="Build and push it ('himl-container build --push'), or look at another commit's lock.",
+        )
     pulled = pull_image(
-        found.name,
-        engine=engine,
+        f"{found.name}@{remote.manifest.digest}",
+        engine=engine(),
         cache=cache,
         reporter=reporter,
         platform=settings.platform,
-        environ=environ,
-        connect=connect,
-        fingerprint=found.prepared.fingerprint,
+        connect=lambda *_, **__: repository,
+        fingerprint=prepared.fingerprint,
     )
-    local = found.prepared.tag
-    if local not in pulled.image.tags:
-        engine.tag(pulled.image.id, local)
-    remember(settings, found.prepared, cache, tested=False)
-    return replace(pulled, image=replace(pulled.image, tags=(*pulled.image.tags, local)), tag=local)
+    if prepared.tag not in pulled.image.tags:
+        engine().tag(pulled.image.id, prepared.tag)
+    remember(settings, prepared, cache, tested=remote.tested)
+    tags = tuple(dict.fromkeys((*pulled.image.tags, prepared.tag)))
+    return replace(pulled, image=replace(pulled.image, tags=tags), tag=prepared.tag, requests=repository.requests)
