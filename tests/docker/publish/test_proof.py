@@ -1,0 +1,128 @@
+"""inspect, diff and verify by the command line: two images in a real registry and the real daemon."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kit
+import pytest
+from registry_server import Host, registry
+from runnable import remove
+
+pytestmark = pytest.mark.docker
+
+OTHERS = ("python =3.11", "prefix-text")
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    with registry(tmp_path_factory.mktemp("registry")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def base(host: Host, base_image: str) -> Iterator[str]:
+    """The kit's base image, in the registry too."""
+    name = f"{host}/base:1"
+    subprocess.run(["docker", "tag", base_image, name], check=True)
+    subprocess.run(["docker", "push", "-q", name], check=True, capture_output=True)
+    yield name
+    subprocess.run(["docker", "rmi", name], check=True, capture_output=True)
+
+
+@pytest.fixture
+def cache_dir(warm_cache_dir: Path) -> Path:
+    return warm_cache_dir
+
+
+@pytest.fixture
+def cli(run_cli: kit.Cli, host: Host, base: str, image_name: str) -> Iterator[kit.Cli]:
+    yield kit.Cli(run_cli.cwd, {**run_cli.environ, "HIML_CONTAINER_REGISTRY": host, "HIML_CONTAINER_BASE_IMAGE": base})
+    remove(f"{host}/{image_name}")
+
+
+def result(cli: kit.Cli, *arguments: str, expect: int = 0, **environ: str) -> dict[str, Any]:
+    lines = cli(*arguments, "--json", expect=expect, environ=environ).stdout.splitlines()
+    return next(event for line in lines if (event := json.loads(line))["event"] == "result")
+
+
+def pushed(cli: kit.Cli) -> dict[str, Any]:
+    """Build into the daemon, then push."""
+    return result(cli, "build") | result(cli, "push")
+
+
+def partings(found: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(one["what"], one["name"]) for one in found["partings"]}
+
+
+def test_two_images_from_push_to_proof(
+    cli: kit.Cli, project: kit.ProjectFolder, host: Host, image_name: str, tmp_path: Path
+) -> None:
+    nowhere = {"DOCKER_HOST": f"unix://{tmp_path / 'none.sock'}", "HIML_CONTAINER_CACHE_DIR": str(tmp_path / "empty")}
+    project.environment(*OTHERS, "tinylib =1.0")
+    old = pushed(cli)
+    first_lock = (project.path / "pylock.himl.toml").read_bytes()
+
+    seen = result(cli, "inspect", f"{host}/{image_name}@{old['digest']}", **nowhere)
+    assert (seen["source"], seen["digest"], seen["packages_from"]) == ("registry", old["digest"], "lock")
+    assert seen["config_digest"] == old["id"]
+    packages = {one["name"]: one for one in seen["packages"]}
+    assert packages["tinylib"]["version"] == "1.0"
+    assert {one["layer"] for one in seen["packages"]} <= {one["name"] for one in seen["layers"]}
+    weights = {one["digest"]: one["size"] for one in old["layers"] if one["digest"].startswith("sha256")}
+    assert {one["size"] for one in seen["layers"]} == set(weights.values())
+    assert "tinylib" in cli("inspect", f"{image_name}:{old['tag'].rpartition(':')[2]}").stdout
+
+    agreed = result(cli, "verify", "--deep")
+    assert agreed["agree"]
+    assert {one["part"]: one["state"] for one in agreed["parts"]} == dict.fromkeys(
+        ("registry", "daemon", "lock"), "found"
+    )
+    assert agreed["layers"] == len(seen["layers"])
+    assert agreed["hashed"] == sum(one["size"] for one in seen["layers"])
+
+    project.write("script.py", "print('ran')\n")
+    cli("run", "--local", "script.py")
+    agreed = result(cli, "verify", "latest")
+    assert {one["state"] for one in agreed["parts"]} == {"found"}
+    assert agreed["agree"]
+    assert len(agreed["compared"]) == 6
+
+    project.environment(*OTHERS, "tinylib =1.1")
+    new = pushed(cli)
+    for environ in ({}, nowhere):  # by the layers of the cache, and as streams from the registry
+        found = result(cli, "diff", old["reference"], new["reference"], **environ)
+        assert [(one["kind"], one["name"], one["change"]) for one in found["packages"]] == [
+            ("conda", "tinylib", "changed")
+        ]
+        assert len(found["layers"]) == 2
+        assert found["same_layers"] == len(seen["layers"]) - 2
+        files = {one["package"]: one for one in found["files"]}
+        assert files["conda tinylib"]["changed"] > 0
+        assert files.keys() >= {"conda tinylib"}
+        assert "conda prefix-text" not in files
+        assert "Labels himl.fingerprint" in found["settings"]
+    by_daemon = result(cli, "diff", old["reference"], new["id"], HIML_CONTAINER_CACHE_DIR=str(tmp_path / "empty"))
+    assert by_daemon["new"]["source"] == "daemon"
+    assert {one["package"]: one for one in by_daemon["files"]}["conda tinylib"] == files["conda tinylib"]
+
+    # The run used the first image; the project has gone on to the second one.
+    parted = result(cli, "verify", "latest", expect=76)
+    assert ("package", "conda tinylib") in partings(parted)
+    assert {tuple(one["parts"]) for one in parted["partings"]} == {("registry", "lock")}
+    (project.path / "pylock.himl.toml").write_bytes(first_lock)
+    assert result(cli, "verify", "latest")["agree"]
+    alone = result(cli, "verify", new["reference"], "--lock-file", str(tmp_path / "no.toml"), expect=76, **nowhere)
+    assert alone["compared"] == []
+
+    # A blob of it rots on the registry's disk.
+    file = host.blob_file(seen["layers"][-1]["digest"])
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert result(cli, "verify", old["reference"])["agree"]
+    rotten = result(cli, "verify", old["reference"], "--deep", expect=76)
+    assert partings(rotten) == {("blob", seen["layers"][-1]["name"])}
