@@ -97,8 +97,16 @@ def _compared(reference: str, search: _Search, lock: LockFacts | None) -> Verifi
         parts=tuple(search.parts[part] for part in PARTS if part != "run" or search.run is not None),
         compared=tuple(compared),
         partings=tuple(partings),
-        layers=max((len(one.view.layers) for one in found if one.view is not None), default=0) if compared else 0,
+        layers=_layers(found, lock),
     )
+
+
+def _layers(found: Sequence[Held], lock: LockFacts | None) -> int:
+    """Return how many layers the comparison speaks of: those of the images, else those that are known of the lock."""
+    views = [image.view for image in found if image.view is not None]
+    if len(views) > 1:
+        return max(len(view.layers) for view in views)
+    return len(lock.layers) if views and lock is not None else 0
 
 
 def _distinct(found: Sequence[Held]) -> list[Held]:

@@ -189,7 +189,8 @@ def test_nothing_to_compare_with_is_not_agreement(world: World, made: Made) -> N
 
 def test_a_daemon_need_not_have_the_image_and_a_registry_must(world: World, made: Made) -> None:
     world.images.clear()
-    assert run_verify(world, made.name).agree
+    found = run_verify(world, made.name)
+    assert (found.agree, found.layers) == (True, 0)  # the lock alone names no layer before one was made here
     world.images[f"team/train:{made.tag}"] = made.in_daemon()
     world.repository.tags.clear()
     found = run_verify(world, made.name)
