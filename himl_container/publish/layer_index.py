@@ -32,7 +32,7 @@ from himl_container.publish.index_document import (
     read_document,
     write_document,
 )
-from himl_container.registry.api import Repository
+from himl_container.registry.api import Repository, WrongContentError
 from himl_container.registry.model import EMPTY_JSON, OCI_EMPTY, OCI_MANIFEST, Descriptor, canonical_json, sha256_of
 
 ARTIFACT_TYPE = "application/vnd.himl-container.layer-index.v1"
@@ -76,7 +76,11 @@ class LayerIndex:
 
         :raises RegistryError: the registry cannot be asked.
         """
-        manifest = repository.manifest(TAG)
+        try:
+            manifest = repository.manifest(TAG)
+        except WrongContentError as error:
+            _warn(reporter, repository, error.what)
+            return cls()
         if manifest is None:
             return cls()
         try:
@@ -230,10 +234,12 @@ def _segment(repository: Repository, descriptor: Descriptor, reporter: Reporter)
 def _blob(repository: Repository, descriptor: Descriptor) -> bytes:
     try:
         return repository.blob(descriptor.digest, limit=_LARGEST_DOCUMENT)
+    except WrongContentError as error:
+        raise DamagedError("a part of it has other content than its digest says") from error
     except RegistryError as error:
-        if not repository.blob_exists(descriptor.digest):
-            raise DamagedError("the registry no longer has a part of it") from error
-        raise
+        if repository.blob_exists(descriptor.digest):
+            raise
+        raise DamagedError("the registry no longer has a part of it") from error
 
 
 def _warn(reporter: Reporter, repository: Repository, why: str) -> None:

@@ -21,7 +21,7 @@ from himl_container.publish.layer_index import LayerIndex
 from himl_container.publish.pull_downloads import Downloads
 from himl_container.publish.pull_model import PullLayer
 from himl_container.publish.remote import RemoteImage, find_remote
-from himl_container.registry.api import Repository, connect
+from himl_container.registry.api import Repository, WrongContentError, connect
 from himl_container.registry.model import Descriptor
 from himl_container.settings import Settings
 
@@ -174,8 +174,8 @@ class RegistrySource:
     def _fetch_facts(self, digest: str) -> LayerFacts | None:
         try:
             return read_facts(self.repository.blob(digest, limit=_LARGEST_FACTS))
-        except DamagedError:
-            return None
+        except (DamagedError, WrongContentError):
+            return None  # the packages are fetched and looked into instead
         except RegistryError:
             if self.repository.blob_exists(digest):
                 raise

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from himl_container.errors import RegistryError
 from himl_container.registry.model import Descriptor, Manifest
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 Sent = Callable[[int], None]
 """Told how many more bytes have gone out or come in; a negative number takes back what must be sent again."""
+
+
+class WrongContentError(RegistryError):
+    """What the registry gives is not what its digest says: its storage, or something in front of it, is damaged."""
 
 
 class Repository(Protocol):

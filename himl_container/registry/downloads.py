@@ -12,7 +12,7 @@ from pathlib import Path
 from himl_container.errors import RegistryError, StorageError
 from himl_container.registry.access import Access
 from himl_container.registry.answers import Stream
-from himl_container.registry.api import Sent
+from himl_container.registry.api import Sent, WrongContentError
 from himl_container.registry.descriptors import checked_digest
 from himl_container.registry.headers import parse_content_range
 from himl_container.registry.model import Descriptor, sha256_of
@@ -114,9 +114,9 @@ def small_blob(access: Access, digest: str, limit: int) -> bytes:
     return answer.data
 
 
-def wrong_content(digest: str, found: str, where: str) -> RegistryError:
+def wrong_content(digest: str, found: str, where: str) -> WrongContentError:
     """Return the error for content that is not what it was asked for by."""
-    return RegistryError(
+    return WrongContentError(
         f"What the registry gives as {digest} is {found}",
         where=where,
         hint="The registry's storage or something in front of it is damaged; nothing of this is used.",

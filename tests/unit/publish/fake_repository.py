@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from himl_container.errors import RegistryError
+from himl_container.registry.api import WrongContentError
 from himl_container.registry.model import OCI_MANIFEST, Descriptor, Manifest, sha256_of
 
 
@@ -78,10 +79,11 @@ class FakeRepository:
 
     def blob(self, digest: str, *, limit: int = 64 << 20) -> bytes:
         self._call("blob", digest)
-        data = self.blobs.get(digest, b"")
-        if sha256_of(data) != digest or len(data) > limit:
-            raise RegistryError(f"blob {digest} is unknown or damaged")
-        return data
+        if digest not in self.blobs or len(self.blobs[digest]) > limit:
+            raise RegistryError(f"blob {digest} is unknown or too large")
+        if sha256_of(self.blobs[digest]) != digest:
+            raise WrongContentError(f"blob {digest} is damaged")
+        return self.blobs[digest]
 
     def download(self, descriptor: Descriptor, target: Path, *, received: Callable[[int], None] | None = None) -> None:
         target.write_bytes(self.blob(descriptor.digest))
