@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from himl_container.cache import Cache
 from himl_container.cli.options import environment_options, output_options
 from himl_container.errors import StaleLockError, StorageError
 from himl_container.settings import Settings
@@ -63,7 +64,9 @@ def _check(settings: Settings, output: Output) -> int:
     from himl_container.environment.declare import load_environment
     from himl_container.environment.lock import check
 
-    reasons = check(load_environment(settings, output.reporter), settings.lock_file, settings)
+    cache = Cache(settings.cache_dir)
+    spec = load_environment(settings, output.reporter, cache=cache)
+    reasons = check(spec, settings.lock_file, settings, cache=cache)
     value = {"current": not reasons, "lock_file": str(settings.lock_file), "reasons": list(reasons)}
     if not reasons:
         output.result(value, f"{settings.lock_file} is current.")
@@ -88,11 +91,13 @@ def _lock(
     from himl_container.image.engine import connect
     from himl_container.image.locking import new_lock
 
-    spec = load_environment(settings, output.reporter)
-    old = read_lock(settings.lock_file) if settings.lock_file.is_file() else None
+    cache = Cache(settings.cache_dir)
+    spec = load_environment(settings, output.reporter, cache=cache)
+    old = read_lock(settings.lock_file, cache) if settings.lock_file.is_file() else None
     new = new_lock(spec, settings, upgrade=upgrade, engine=connect, reporter=output.reporter)
     if not dry_run:
         write_lock(new, settings.lock_file)
+        read_lock(settings.lock_file, cache)  # proves that it can be read, and makes the next build quicker
     differences = lock_diff(old, new)
     text = [] if export is not None and str(export) == "-" else [_summary(old, new, differences, settings, dry_run)]
     if show_diff:

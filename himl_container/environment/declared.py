@@ -14,6 +14,9 @@ from himl_container.environment.channels import canonical_channels
 from himl_container.environment.model import CondaDependency, Declared, EnvironmentSpec, PipIndexes, PipRequirement
 from himl_container.environment.urls import redact
 
+_PLAIN = re.compile(r"([a-z0-9]+(?:-[a-z0-9]+)*)((?:(?:===?|~=|!=|[<>]=?)[A-Za-z0-9.+!*_-]+(?:,(?=[=~!<>])|$))*)")
+"""A requirement in its one spelling, without extras, markers and URLs: name and bounds."""
+
 _LABELS = (
     ("channels", "channel", True),
     ("conda", "Conda package", False),
@@ -69,6 +72,9 @@ def pip_text(requirement: PipRequirement) -> str:
 
 
 def _requirement(requirement: PipRequirement) -> str:
+    plain = _PLAIN.fullmatch(requirement.text)
+    if plain and (bounds := plain[2].split(",")) == sorted(set(bounds)):
+        return requirement.text  # as it would come back from packaging, whose import takes longer than all else here
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:

@@ -74,22 +74,26 @@ class WheelBuilder(Protocol):
         """
 
 
-def check(spec: EnvironmentSpec, lock_path: Path, settings: Settings) -> tuple[str, ...]:
+def check(spec: EnvironmentSpec, lock_path: Path, settings: Settings, *, cache: Cache | None = None) -> tuple[str, ...]:
     """Return why a lock is not current for an environment, one sentence each; empty when it is.
 
+    :param cache: see :func:`himl_container.environment.lockfile.read_lock`.
     :raises InputError: the lock is damaged.
     """
-    return compare(spec, lock_path, settings)[1]
+    return compare(spec, lock_path, settings, cache=cache)[1]
 
 
-def compare(spec: EnvironmentSpec, lock_path: Path, settings: Settings) -> tuple[Lock | None, tuple[str, ...]]:
+def compare(
+    spec: EnvironmentSpec, lock_path: Path, settings: Settings, *, cache: Cache | None = None
+) -> tuple[Lock | None, tuple[str, ...]]:
     """Return the lock, or None where there is none, and what :func:`check` says of it.
 
+    :param cache: see :func:`himl_container.environment.lockfile.read_lock`.
     :raises InputError: the lock is damaged.
     """
     if not lock_path.is_file():
         return None, ("there is no lock",)
-    lock = read_lock(lock_path)
+    lock = read_lock(lock_path, cache)
     return lock, differences(lock.declared, declared_by(spec, settings))
 
 

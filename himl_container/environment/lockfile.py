@@ -8,13 +8,13 @@ Everything else is under ``[tool.himl-container]``, which the standard leaves to
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from himl_container.cache import Cache
 from himl_container.environment import toml_text
-from himl_container.environment.lock_reader import FORMAT, read_lock_text
 from himl_container.environment.model import Declared, Lock, LockedConda, LockedWheel
+from himl_container.environment.remembered import keep_lock, known_lock
 from himl_container.errors import InputError, StaleLockError, StorageError
 
 _HEADER = """\
@@ -25,16 +25,18 @@ _HEADER = """\
 _MACHINES = {"linux-64": "x86_64", "linux-aarch64": "aarch64", "linux-ppc64le": "ppc64le"}
 
 
-def read_lock(path: Path) -> Lock:
+def read_lock(path: Path, cache: Cache | None = None) -> Lock:
     """Return the lock in a file.
 
     Everything is checked: a damaged or hostile file is an error here, so that later stages may trust what they get.
 
+    :param cache: where to keep what was read; a lock whose bytes it knows is not checked again.
     :raises StaleLockError: there is no such file.
     :raises InputError: it is not a lock, is damaged, or was written by a newer version; with file and line.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        content = path.read_bytes()
+        text = content.decode("utf-8")
     except FileNotFoundError as error:
         raise StaleLockError(
             "there is no lock", where=str(path), hint="Make it with 'himl-container lock' and commit it."
@@ -42,7 +44,15 @@ def read_lock(path: Path) -> Lock:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"the lock cannot be read: {reason}", where=str(path)) from error
-    return read_lock_text(text, where=str(path))
+    known = known_lock(content, cache) if cache else None
+    if known is not None:
+        return known
+    from himl_container.environment.lock_reader import read_lock_text
+
+    lock = read_lock_text(text, where=str(path))
+    if cache:
+        keep_lock(lock, content, cache)
+    return lock
 
 
 def write_lock(lock: Lock, path: Path) -> None:
@@ -71,6 +81,8 @@ def replace_file(path: Path, content: bytes) -> None:
 
     :raises OSError: the folder cannot be written; the old file is as it was.
     """
+    import tempfile
+
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -139,6 +151,8 @@ def _file(header: str, place: dict[str, str], size: int, sha256: str) -> str:
 
 
 def _own_tables(lock: Lock) -> list[str]:
+    from himl_container.environment.lock_reader import FORMAT
+
     base = {
         name: text
         for name, text in (

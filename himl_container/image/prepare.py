@@ -48,11 +48,10 @@ def prepare(
     """
     from himl_container.environment.declare import load_environment
     from himl_container.environment.lock import compare
-    from himl_container.environment.lockfile import lock_text, write_lock
-    from himl_container.image.locking import new_lock
 
-    spec = load_environment(settings, reporter)
-    lock, stale = compare(spec, settings.lock_file, settings)
+    cache = Cache(settings.cache_dir)
+    spec = load_environment(settings, reporter, cache=cache)
+    lock, stale = compare(spec, settings.lock_file, settings, cache=cache)
     if stale and locked:
         raise StaleLockError(
             "the lock is not current: " + "; ".join(stale),
@@ -60,6 +59,9 @@ def prepare(
             hint="Run 'himl-container lock' and commit the result.",
         )
     if lock is None or stale:
+        from himl_container.environment.lockfile import lock_text, write_lock
+        from himl_container.image.locking import new_lock
+
         lock = new_lock(spec, settings, upgrade=None, engine=engine, reporter=reporter)
         content = lock_text(lock).encode()
         if write:
