@@ -77,8 +77,12 @@ def _memo(settings: Settings) -> tuple[str, str, str]:
     return "memo", "fingerprint", _settings_key(settings) + ".json"
 
 
+_OF_A_PUSH = frozenset({"registry", "compression"})  # where an image goes, and how, is nothing of the image
+
+
 def _settings_key(settings: Settings) -> str:
-    fields = [f"{field.name}={getattr(settings, field.name)!r}" for field in dataclasses.fields(settings)]
+    names = [field.name for field in dataclasses.fields(settings) if field.name not in _OF_A_PUSH]
+    fields = [f"{name}={getattr(settings, name)!r}" for name in names]
     return hashlib.sha256("\n".join([FORMAT, __version__, *fields]).encode()).hexdigest()
 
 
