@@ -118,9 +118,13 @@ class StoredImages:
         if self._cache is None:
             return
         try:
-            self._cache.write_json({id_: asdict(image) for id_, image in self._known.items()}, *self._file)
+            self._cache.write_json({id_: _as_json(image) for id_, image in self._known.items()}, *self._file)
         except StorageError:
             return  # a record that cannot be kept costs time at the next build, nothing else
+
+
+def _as_json(image: StoredImage) -> dict[str, Any]:
+    return {"diff_ids": image.diff_ids, "blobs": [asdict(blob) for blob in image.blobs]}
 
 
 def _layers_of(id_: str, documents: Mapping[str, Any], diff_ids: tuple[str, ...]) -> tuple[Descriptor, ...]:

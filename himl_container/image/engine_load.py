@@ -85,12 +85,14 @@ class Loader:
         self._containerd_store = containerd_store
         self.sent = 0
 
-    def load(self, image: ComposedImage, reporter: Reporter) -> str:
+    def load(self, image: ComposedImage, reporter: Reporter, destination: Destination | None = None) -> str:
         """Bring an image in and return its id; it has no name yet.
 
+        :param destination: what the daemon has, where that was asked a moment ago.
         :raises EngineError: the daemon went away or refused the image, or the layers below ours are not in it.
         """
-        destination = self.destination(image.diff_ids[: len(image.diff_ids) - len(image.layers)])
+        below = image.diff_ids[: len(image.diff_ids) - len(image.layers)]
+        destination = destination or self.destination(below)
         short = destination.archive(image, destination.missing(image))
         if short.id in destination.images and self._is_whole(short.id, image):
             return short.id

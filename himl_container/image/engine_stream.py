@@ -21,7 +21,7 @@ from himl_container.errors import HimlError
 from himl_container.image.archive import Shipment
 from himl_container.image.compose import image_file
 from himl_container.image.engine_load import Destination, Loader
-from himl_container.image.model import ComposedImage, ImageInfo, Layer, chain_ids
+from himl_container.image.model import ComposedImage, ImageInfo, Layer, next_chain
 from himl_container.image.tar_stream import file_entry
 from himl_container.progress import Reporter, Task
 
@@ -49,6 +49,7 @@ class LoadStream:
         self._destination: Destination | None = None
         self._changed = threading.Condition()
         self._layers: list[Layer] = []
+        self._chain = below.rootfs
         self._missing: list[tuple[int, Layer]] = []
         self._complete = False
         self._stopped = False
@@ -77,10 +78,10 @@ class LoadStream:
         """
         if self._destination is None:
             self._destination = self._loader.destination(self._below.diff_ids)
-        diff_ids = (*self._below.diff_ids, *(one.digest for one in self._layers), layer.digest)
+        self._chain = next_chain(self._chain, layer.digest)
         with self._changed:
             self._layers.append(layer)
-            if self._destination.lacks(layer, chain_ids(diff_ids)[-1]):
+            if self._destination.lacks(layer, self._chain):
                 self._missing.append((len(self._layers), layer))
             if self._thread is None and self._size() >= SMALLEST_PART:
                 self._thread = threading.Thread(target=self._send_parts, args=(self._destination,), daemon=True)
@@ -97,7 +98,9 @@ class LoadStream:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
-        return self._name(self._loader.load(image, self._reporter), image)
+        # What was asked before the layers is still so, unless parts have been sent since.
+        destination = self._destination if self._thread is None else None
+        return self._name(self._loader.load(image, self._reporter, destination), image)
 
     def _size(self) -> int:
         return sum(layer.size for _, layer in self._missing)

@@ -143,13 +143,17 @@ def record_build(
     )
     name = _project(settings)
     with cache.lock(f"record-{name}"):
-        builds = [asdict(build) for build in builds_of(settings, cache)] + [asdict(record)]
+        known = cache.read_json("builds", f"{name}.json")
+        builds = [*(known["builds"] if _builds(known) else ()), asdict(record)]
         cache.write_json({"format": 1, "builds": builds[-_KEPT:]}, "builds", f"{name}.json")
 
 
 def builds_of(settings: Settings, cache: Cache) -> tuple[BuildRecord, ...]:
     """Return the recorded builds of a project, oldest first; none where the record is missing or damaged."""
-    known = cache.read_json("builds", f"{_project(settings)}.json")
+    return _builds(cache.read_json("builds", f"{_project(settings)}.json"))
+
+
+def _builds(known: Any) -> tuple[BuildRecord, ...]:
     try:
         return tuple(
             BuildRecord(**{**build, "layers": tuple(LayerRecord(**layer) for layer in build["layers"])})

@@ -144,10 +144,14 @@ class ComposedImage:
 
 def chain_ids(diff_ids: tuple[str, ...]) -> tuple[str, ...]:
     """Return the chain id after each layer (OCI image specification: sha256 of "<parent chain id> <diff id>")."""
-    import hashlib
-
     chains: list[str] = []
     for diff_id in diff_ids:
-        text = f"{chains[-1]} {diff_id}" if chains else ""
-        chains.append("sha256:" + hashlib.sha256(text.encode()).hexdigest() if text else diff_id)
+        chains.append(next_chain(chains[-1] if chains else "", diff_id))
     return tuple(chains)
+
+
+def next_chain(parent: str, diff_id: str) -> str:
+    """Return the chain id after one more layer; ``parent`` is empty below the first."""
+    import hashlib
+
+    return "sha256:" + hashlib.sha256(f"{parent} {diff_id}".encode()).hexdigest() if parent else diff_id
