@@ -38,11 +38,13 @@ class _Known:
 
     :param begun: uploads that the registry began instead of mounting, by repository and digest.
     :param referrers_api: None until it was asked for.
+    :param noting: held while a stand-in tag is read and written, so that our own threads do not overwrite each other.
     """
 
     begun: dict[tuple[str, str], str] = field(default_factory=dict)
     referrers_api: bool | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
+    noting: threading.Lock = field(default_factory=threading.Lock)
 
 
 class RegistryClient:
@@ -233,7 +235,8 @@ class RegistryClient:
         digest, recorded = manifests.put_manifest(self._access, manifest, OCI_MANIFEST, sha256_of(manifest))
         entry = Descriptor(OCI_MANIFEST, digest, len(manifest), dict(annotations or {}), artifact_type)
         if recorded != subject.digest:
-            referrers.note_by_tag(self._access, subject.digest, entry)
+            with self._known.noting:
+                referrers.note_by_tag(self._access, subject.digest, entry)
         return entry
 
     def _upload(self, source: Source, descriptor: Descriptor, sent: Sent | None) -> None:

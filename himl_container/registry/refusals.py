@@ -60,9 +60,9 @@ def connection_text(error: BaseException) -> str:
     kinds: tuple[tuple[type[BaseException], str], ...] = (
         (urllib3.exceptions.ProxyError, "the proxy does not answer"),
         (urllib3.exceptions.NameResolutionError, "the host's name is not known"),
-        (urllib3.exceptions.ConnectTimeoutError, "no connection in time"),
         (urllib3.exceptions.ReadTimeoutError, "no answer in time"),
-        (urllib3.exceptions.NewConnectionError, "no connection"),
+        (urllib3.exceptions.NewConnectionError, "no connection"),  # a kind of time-out to urllib3, so before it
+        (urllib3.exceptions.ConnectTimeoutError, "no connection in time"),
         (urllib3.exceptions.IncompleteRead, "the answer was cut"),
         (urllib3.exceptions.ProtocolError, "the connection was cut"),
         (urllib3.exceptions.SSLError, "TLS failed"),

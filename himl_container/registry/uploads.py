@@ -5,6 +5,10 @@ A blob of up to 32 MiB goes in one request (POST, PUT), a larger one in chunks o
 100 Mbit/s line), because it stays below the usual limits of proxies in front of registries (100 MB), and because the
 round trip after it is then below a tenth of the chunk's time on a 1 Gbit/s line.
 
+Where an upload broke, the registry is asked how much of it it has. Registries that keep nothing of a chunk that came in
+part go on with that chunk; the ``distribution`` server (up to 2.8 at least) gives such an upload up, and it is begun
+again, unless the blob turns out to be there.
+
 The location at which an upload continues is the registry's word; only addresses of the registry itself are accepted
 (:func:`himl_container.registry.headers.location`), because it gets the layer and the login.
 """
@@ -128,22 +132,22 @@ class Upload:
     def run(self) -> None:
         """Send the blob.
 
-        A try that got at least one chunk further does not count: a large layer over a bad line arrives in the end.
+        A try that got further than any before does not count: a large layer over a bad line arrives in the end.
 
         :raises RegistryError: it cannot be sent, or the registry then has something else.
         :raises StorageError: it cannot be read.
         """
-        attempt = 1
+        attempt, furthest = 1, 0
         while True:
-            before = self._offset
             try:
                 if not self._send():
                     self._verify()
                 self._tell(self._descriptor.size)
                 return
-            except RetryableError as error:
+            except RetryableError as error:  # noqa: PERF203
                 self._certain = False
-                attempt = 1 if self._offset > before else attempt
+                attempt = 1 if self._offset > furthest else attempt
+                furthest = max(furthest, self._offset)
                 self._access.transport.patience.again(self._what, self._where, error.failure, attempt)
                 attempt += 1
 
