@@ -1,6 +1,7 @@
 """Paths that several Conda packages bring, and link scripts: what must be known of packages to plan layers.
 
-Each package's paths are kept by its hash, so a package is looked into once. A path with different contents goes to
+Each package's paths are kept by its hash, so a package is looked into once; what follows for all packages of a lock is
+kept too, because together the paths are megabytes. A path with different contents goes to
 the package that comes later in the lock's order (a package comes after its dependencies), whatever layer each is in.
 """
 
@@ -15,7 +16,7 @@ from himl_container.errors import BuildError
 from himl_container.image.layout import StagedPackage, link_scripts
 from himl_container.image.plan import python_of
 from himl_container.image.staging import Staging
-from himl_container.progress import Reporter
+from himl_container.progress import Reporter, SilentReporter
 from himl_container.settings import Settings
 
 _FORMAT = "himl-paths-1"
@@ -35,30 +36,41 @@ def excluded_paths(
     :raises BuildError: a package has a post-link script that the settings do not allow to leave out.
     :raises ArtifactError: a package cannot be fetched, or is not the one that the lock names.
     """
-    if fetch:
-        known = package_paths(lock, cache=cache, settings=settings, reporter=reporter)
-    else:
-        known = _remembered(lock, cache)
-    refuse_link_scripts(lock.conda, known, settings)
-    lost: dict[str, list[str]] = {}
+    place = ("memo", "clashes", f"{lock_key(lock)}.json")
+    found = cache.read_json(*place)
+    if not (isinstance(found, dict) and found.keys() == {"scripts", "clashes"}):
+        if fetch:
+            known = package_paths(lock, cache=cache, settings=settings, reporter=reporter)
+        else:
+            known = _remembered(lock, cache)
+        found = {"scripts": _link_scripts(lock.conda, known), "clashes": _clashes(lock, known)}
+        if len(known) == len(lock.conda):
+            cache.write_json(found, *place)
+        else:
+            reporter = SilentReporter()
+    _refuse(lock.conda, found["scripts"], settings)
+    lost: dict[str, set[str]] = {}
+    for loser, winner, paths in found["clashes"]:
+        reporter.warn(f"{_listed(paths)}: {loser} and {winner} have different contents; {winner}'s is used")
+        lost.setdefault(loser, set()).update(paths)
+    return {name: tuple(sorted(paths)) for name, paths in sorted(lost.items())}
+
+
+def _clashes(lock: Lock, known: Mapping[str, Paths]) -> list[tuple[str, str, list[str]]]:
+    """Return the loser, the winner and the paths of each pair of packages that have different contents for a path."""
     pairs: dict[tuple[str, str], list[str]] = {}
     for path, names in sorted(_shared(lock, known).items()):
         winner = names[-1]
         for name in names[:-1]:
             if known[name][path] != known[winner][path]:
-                lost.setdefault(name, []).append(path)
                 pairs.setdefault((name, winner), []).append(path)
-    if len(known) == len(lock.conda):
-        for (loser, winner), paths in sorted(pairs.items()):
-            reporter.warn(f"{_listed(paths)}: {loser} and {winner} have different contents; {winner}'s is used")
-    return {name: tuple(paths) for name, paths in sorted(lost.items())}
+    return [(loser, winner, paths) for (loser, winner), paths in sorted(pairs.items())]
 
 
 def all_known(lock: Lock, cache: Cache) -> bool:
     """Whether the paths of every package of a lock are known."""
     python = python_of(lock.conda)
-    folder = cache.root / "memo" / "paths"
-    return all((folder / f"{memo_key(package, python)}.json").is_file() for package in lock.conda)
+    return all(cache.has("memo", "paths", f"{memo_key(package, python)}.json") for package in lock.conda)
 
 
 def _shared(lock: Lock, known: Mapping[str, Paths]) -> dict[str, list[str]]:
@@ -112,6 +124,13 @@ def memo_key(package: LockedConda, python: LockedConda | None) -> str:
     return hashlib.sha256("\n".join([_FORMAT, package.sha256, *place]).encode()).hexdigest()
 
 
+def lock_key(lock: Lock) -> str:
+    """Return what tells apart what is known of all Conda packages of a lock together; their order counts."""
+    python = python_of(lock.conda)
+    packages = [f"{package.name} {memo_key(package, python)}" for package in lock.conda]
+    return hashlib.sha256("\n".join([_FORMAT, *packages]).encode()).hexdigest()
+
+
 def _contents(staged: StagedPackage) -> dict[str, str]:
     contents = {}
     for path in staged.paths:
@@ -124,19 +143,23 @@ def _contents(staged: StagedPackage) -> dict[str, str]:
 
 def refuse_link_scripts(packages: Iterable[LockedConda], known: Mapping[str, Paths], settings: Settings) -> None:
     """Raise BuildError where an installer would run a script of a package, unless the settings say otherwise."""
-    found = [
-        (package, script)
-        for package in packages
-        if package.name not in settings.skip_post_link
-        for script in link_scripts(package, known.get(package.name, ()))
-    ]
+    _refuse(packages, _link_scripts(packages, known), settings)
+
+
+def _link_scripts(packages: Iterable[LockedConda], known: Mapping[str, Paths]) -> list[tuple[str, str]]:
+    """Return the packages that have a script, by name, each with the script's path."""
+    return [(one.name, script) for one in packages for script in link_scripts(one, known.get(one.name, ()))]
+
+
+def _refuse(packages: Iterable[LockedConda], scripts: Iterable[tuple[str, str]], settings: Settings) -> None:
+    found = [(name, script) for name, script in scripts if name not in settings.skip_post_link]
     if found:
-        package, script = found[0]
-        names = ", ".join(f'"{name}"' for name in sorted({package.name for package, _ in found}))
+        first, script = found[0]
+        names = ", ".join(f'"{name}"' for name in sorted({name for name, _ in found}))
         raise BuildError(
             f"the package has a script that would run when it is installed ({script}); layers are laid out without "
             "running anything",
-            where=package.filename,
+            where=next(package.filename for package in packages if package.name == first),
             hint=f"If the environment works without it, say so in the settings: skip-post-link = [{names}]",
         )
 

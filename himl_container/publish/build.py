@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from himl_container.cache import Cache
-from himl_container.errors import HimlError, RegistryError, SmokeTestError
+from himl_container.errors import RegistryError, SmokeTestError
 from himl_container.image import fingerprint as fingerprints
 from himl_container.image.build import Builder, ensure_image, remember
 from himl_container.image.engine import Engine, connect
@@ -30,7 +30,6 @@ from himl_container.publish.remote import Connect, RemoteImage, attach_test, fin
 from himl_container.publish.source import RegistrySource, Work
 from himl_container.registry.api import Repository
 from himl_container.registry.api import connect as connect_registry
-from himl_container.registry.model import Descriptor
 from himl_container.settings import Settings
 
 if TYPE_CHECKING:
@@ -124,13 +123,13 @@ class _Flow:
         """Have the image in the daemon."""
         source = None
         if self.settings.remote_name:
-            source = RegistrySource(self.settings, self.repository, reporter=self.reporter)
+            source = self._source()
         image = self._ensure(source)
         return self._built(image, source) if source is not None else _built(image)
 
     def pushed(self) -> Built:
         """Have the image in the registry."""
-        repository = self.repository  # where none is set, that is told first
+        self.repository  # noqa: B018 - where none is set, that is told first
         known = fingerprints.remembered(self.settings, self.cache) or self.prepared.fingerprint
         remote = self._look_up(known)
         if remote is not None:
@@ -138,7 +137,7 @@ class _Flow:
                 return self._tested(remote)
             tag = fingerprints.tag_of(self.settings.image_name, known)
             return Built(tag, known, built=False, tested=remote.tested, remote=remote)
-        source = RegistrySource(self.settings, repository, reporter=self.reporter, asked=True)
+        source = self._source(asked=True)
         image = self._ensure(source) if self.test or self._by_docker else None
         if image is None:
             image, publication = self._without_test(source)
@@ -187,6 +186,11 @@ class _Flow:
                 raise
             raise not_answered(error, self.settings.remote_name) from error
 
+    def _source(self, *, asked: bool = False) -> RegistrySource:
+        return RegistrySource(
+            self.settings, self.repository, reporter=self.reporter, asked=asked, connect_to=self.connect_to
+        )
+
     def _publisher(self, source: RegistrySource) -> Publisher:
         from himl_container.publish.publication import Publisher
 
@@ -195,33 +199,34 @@ class _Flow:
             self.prepared,
             source,
             engine=self.engine,
-            connect_to=self.connect_to,
             reporter=self.reporter,
         )
 
     def _from_daemon(self, source: RegistrySource) -> Publication:
-        """Put together what the daemon has: of layers, unless Docker made it."""
-        publisher = self._publisher(source)
-        info = self.engine().inspect(self.prepared.tag)
-        if not self._by_docker:
-            publication = publisher.assembled(with_daemon=True)
-            diff_ids = tuple(layer.diff_id for layer in publication.image.layers)
-            if info is None or info.diff_ids == diff_ids:
-                return publication
-        if info is None:
-            raise HimlError("the image was made and is gone again", where=self.prepared.tag)
-        return publisher.from_daemon(info)
+        """Return what the daemon has under the image's tag, as it is."""
+        from himl_container.publish.push_source import PushSource
+
+        pushing = PushSource(
+            self.settings,
+            reporter=self.reporter,
+            environ=os.environ,
+            connect_engine=lambda _: self.engine(),
+            connect_registry=self.connect_to,
+            prepared=self.prepared,
+            cache=source.knowing(self.prepared),
+        )
+        return pushing.publication(pushing.remotes(source.index, self.repository))
 
     def _without_test(self, source: RegistrySource) -> tuple[BuiltImage, Publication]:
         from himl_container.publish.publication import UnknownActivationError
 
         publisher = self._publisher(source)
         try:
-            publication = publisher.assembled(with_daemon=False)
+            publication = publisher.assembled()
         except UnknownActivationError:
             self.reporter.info("Activation scripts of the environment were never run: that takes a daemon, once.")
             self._ensure(source)
-            publication = publisher.assembled(with_daemon=False)
+            publication = publisher.assembled()
         image = BuiltImage(
             self.prepared.tag,
             "",
@@ -234,50 +239,10 @@ class _Flow:
         return image, publication
 
     def _sent(self, image: BuiltImage, publication: Publication, source: RegistrySource) -> Built:
-        from himl_container.publish.index_update import update_index
-        from himl_container.publish.manifest import Origin, image_annotations
-        from himl_container.publish.proof import attach_proof
-        from himl_container.publish.push import push
+        from himl_container.publish.sending import send
 
-        lock, lock_bytes = self.prepared.lock, self.settings.lock_file.read_bytes()
-        origin = Origin(lock, lock_bytes, image.fingerprint, self.settings.root, image.tested)
-        annotated = replace(publication.image, annotations=image_annotations(origin, os.environ))
-
-        def attach(manifest: Descriptor) -> None:
-            """Attach the proof before the image has its name: who finds the image finds the proof."""
-            attach_proof(
-                self.repository,
-                manifest,
-                lock=lock,
-                lock_bytes=lock_bytes,
-                settings=self.settings,
-                reporter=self.reporter,
-            )
-
-        pushed = push(
-            annotated,
-            self.repository,
-            image.tag.rpartition(":")[2],
-            cache=self.cache,
-            compression=self.settings.compression,
-            reporter=self.reporter,
-            export=publication.export,
-            connect_to=lambda name: self.connect_to(name, reporter=self.reporter),
-            attach=attach,
-        )
-        try:
-            update_index(
-                source.index,
-                publication,
-                pushed,
-                lock=lock,
-                repository=self.repository,
-                cache=source.knowing(self.prepared),
-                reporter=self.reporter,
-            )
-        except RegistryError as error:
-            self.reporter.warn(f"the image is pushed; the layer index could not be written ({error.what})")
-        remote = RemoteImage(pushed.name, pushed.manifest, image.tested)
+        passed = image.smoke.checks if image.smoke is not None else ()
+        remote, pushed = send(publication, self.prepared, source, tested=image.tested, passed=passed)
         work = source.work if source.work != Work() else publication.work
         return replace(_built(image), remote=remote, pushed=pushed, work=work, layers=publication.layers)
 
@@ -287,14 +252,13 @@ class _Flow:
         from himl_container.publish.pull import pull_image
 
         engine = self.engine()
-        source = RegistrySource(self.settings, self.repository, reporter=self.reporter, remote=remote)
         info = pull_image(
             f"{remote.name}@{remote.manifest.digest}",
             engine=engine,
             cache=self.cache,
             reporter=self.reporter,
             platform=self.settings.platform,
-            connect=source.connect,
+            connect=self._source().connect,
             fingerprint=self.prepared.fingerprint,
         ).image
         try:

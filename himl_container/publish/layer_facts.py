@@ -66,7 +66,7 @@ def path_keys(plan: LayerPlan, lock: Lock) -> list[str]:
 
 def paths_known(plan: LayerPlan, lock: Lock, cache: Cache) -> bool:
     """Whether a cache knows the paths of all Conda packages of a layer."""
-    return all(isinstance(cache.read_json(*_paths_memo(key)), dict) for key in path_keys(plan, lock))
+    return all(cache.has(*_paths_memo(key)) for key in path_keys(plan, lock))
 
 
 def write_facts(facts: LayerFacts) -> bytes:
@@ -119,6 +119,10 @@ class KnowingCache(Cache):
     def learn_layer(self, key: str, record: Mapping[str, object]) -> None:
         """Take over what a layer's key gave, as :class:`himl_container.image.store.LayerStore` keeps it."""
         self._known["layers", f"{key}.json"] = dict(record)
+
+    def has(self, *parts: str) -> bool:
+        """Whether the cache has something, or the registry said something."""
+        return parts in self._known or super().has(*parts)
 
     def read_json(self, *parts: str) -> Any:
         """Return what the cache has, else what the registry said."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from himl_container.cache import Cache
 from himl_container.errors import EngineError, RegistryError
@@ -15,12 +14,10 @@ from himl_container.image.model import ImageInfo, ImagePlan, Layer, LayerPlan
 from himl_container.image.prepare import Prepared, plan_image
 from himl_container.image.store import LayerStore
 from himl_container.progress import Reporter
-from himl_container.publish.layer_facts import KnowingCache, paths_known
+from himl_container.publish.layer_facts import KnowingCache
 from himl_container.publish.model import PushImage, PushLayer, RemoteBlob
 from himl_container.publish.placing import Export
-from himl_container.publish.remote import Connect
 from himl_container.publish.source import RegistrySource, Work
-from himl_container.registry.api import Repository
 from himl_container.registry.model import Descriptor
 from himl_container.settings import Settings
 
@@ -63,7 +60,6 @@ class Publisher:
     """Puts one image together.
 
     :param engine: asked for only where the base is in no registry, or there is a system part.
-    :param connect_to: how to reach the base's registry.
     """
 
     def __init__(
@@ -73,26 +69,23 @@ class Publisher:
         source: RegistrySource,
         *,
         engine: Callable[[], Engine],
-        connect_to: Connect,
         reporter: Reporter,
     ) -> None:
         self.settings = settings
         self.prepared = prepared
         self.source = source
         self.engine = engine
-        self.connect_to = connect_to
         self.reporter = reporter
 
-    def assembled(self, *, with_daemon: bool) -> Publication:
-        """Return the image of layers, making those that are neither in the store nor in the registry.
+    def assembled(self) -> Publication:
+        """Return the image, making the layers that are neither in the store nor in the registry.
 
-        :param with_daemon: a daemon is there anyhow, and has the base.
         :raises UnknownActivationError: the variables of the image are not known.
         """
         from himl_container.image.compose import compose
 
         cache = self.source.knowing(self.prepared)
-        below = self._below(cache, with_daemon=with_daemon)
+        below = self._below(cache)
         plan, layers, work = self._layers(cache)
         activations = self._activations(layers, plan, cache)
         variables = next(iter(activations.values()), {})
@@ -101,24 +94,11 @@ class Publisher:
         image = PushImage(composed.config, (*below.layers, *ours))
         return Publication(image, plan, layers, activations, self._export(below.daemon), work)
 
-    def from_daemon(self, info: ImageInfo) -> Publication:
-        """Return the image that the daemon has, as it is: one that Docker made."""
-        from himl_container.publish.engine_layers import export_layers
-
-        cache = self.source.knowing(self.prepared)
-        names = {diff_id: f"layer {number}" for number, diff_id in enumerate(info.diff_ids, 1)}
-        exported = export_layers(self.prepared.tag, names, cache=cache, reporter=self.reporter, config_of=info.diff_ids)
-        layers = [self._foreign(names[diff_id], diff_id, exported.layers[diff_id]) for diff_id in info.diff_ids]
-        plan = plan_image(self.prepared, self.settings, cache=cache, reporter=self.reporter, fetch=False)
-        return Publication(PushImage(exported.config, tuple(layers)), plan)
-
     def _layers(self, cache: KnowingCache) -> tuple[ImagePlan, tuple[Layer, ...], Work]:
         """Bring about every layer: it is in the store, or stays in the registry, or is made."""
-        lock, made, reused = self.prepared.lock, [], []
+        made, reused = [], []
         while True:
             plan = plan_image(self.prepared, self.settings, cache=cache, reporter=self.reporter, fetch=False)
-            # What is made shows the paths of packages never seen; they may take paths from others, or lose some.
-            assumed = not all(paths_known(one, lock, cache) for one in plan.layers)
             layers = _stored(plan.layers, cache)
             stays = self.source.reusable(_without(plan.layers, layers), cache, self.settings.compression)
             layers |= stays
@@ -126,10 +106,10 @@ class Publisher:
             layers |= {layer.key: layer for layer in self._make(plan, missing, cache)}
             made += [one.name for one in missing]
             reused += [one.name for one in plan.layers if one.key in stays]
-            if not assumed:
+            if not plan.assumed:
                 found = tuple(layers[one.key] for one in plan.layers)
-                plan = dataclasses.replace(plan, assumed=False)
                 return plan, found, Work(made=tuple(dict.fromkeys(made)), reused=tuple(dict.fromkeys(reused)))
+            # What was made shows the paths of packages never seen; they may take some from others, or lose some.
             self._see_all_paths(cache)
 
     def _make(self, plan: ImagePlan, missing: Sequence[LayerPlan], cache: Cache) -> tuple[Layer, ...]:
@@ -161,12 +141,12 @@ class Publisher:
             raise UnknownActivationError
         return {key: known}
 
-    def _below(self, cache: Cache, *, with_daemon: bool) -> _Below:
-        if not with_daemon and self.prepared.system.empty:
+    def _below(self, cache: Cache) -> _Below:
+        if self.prepared.system.empty:
             from himl_container.publish.base_layers import registry_base
 
             base = registry_base(
-                self.prepared.lock.base, cache=cache, platform=self.settings.platform, connect_to=self._connect
+                self.prepared.lock.base, cache=cache, platform=self.settings.platform, connect_to=self.source.connect
             )
             if base is not None:
                 return _Below(base.info, tuple(self._with_index(layer) for layer in base.layers))
@@ -203,24 +183,16 @@ class Publisher:
 
         pin, platform = self.prepared.lock.base, self.settings.platform
         try:
-            base = registry_base(pin, cache=cache, platform=platform, connect_to=self._connect)
+            base = registry_base(pin, cache=cache, platform=platform, connect_to=self.source.connect)
         except RegistryError as error:
             self.reporter.info(f"{pin.reference}: its registry cannot be asked ({error.what}); the daemon has it")
             return {}
         return {layer.diff_id: layer for layer in base.layers} if base is not None else {}
 
     def _export(self, image: str) -> Export | None:
-        if not image:
-            return None
+        from himl_container.publish.compose import exporter
 
-        def export(layers: Sequence[PushLayer]) -> Mapping[str, Path]:
-            from himl_container.publish.engine_layers import export_layers
-
-            wanted = {layer.diff_id: layer.name for layer in layers}
-            cache = Cache(self.settings.cache_dir)
-            return export_layers(image, wanted, cache=cache, reporter=self.reporter).layers
-
-        return export
+        return exporter(image, cache=Cache(self.settings.cache_dir), reporter=self.reporter) if image else None
 
     def _push_layer(self, layer: Layer) -> PushLayer:
         path = layer.path if layer.path.is_file() else None
@@ -229,9 +201,6 @@ class Publisher:
         if entry is None or entry.diff_id != layer.digest:
             return pushed
         return self._beside(pushed, entry.blobs[self.settings.compression])
-
-    def _foreign(self, name: str, diff_id: str, path: Path) -> PushLayer:
-        return self._with_index(PushLayer(name, diff_id, size=path.stat().st_size, path=path))
 
     def _with_index(self, layer: PushLayer) -> PushLayer:
         """Add what the index knows of a layer that is not ours."""
@@ -243,9 +212,6 @@ class Publisher:
     def _beside(self, layer: PushLayer, blob: Descriptor) -> PushLayer:
         repository = self.source.repository
         return dataclasses.replace(layer, remotes=(RemoteBlob(repository.host, repository.name, blob), *layer.remotes))
-
-    def _connect(self, name: str) -> Repository:
-        return self.connect_to(name, reporter=self.reporter)
 
 
 def base_key(diff_id: str) -> str:

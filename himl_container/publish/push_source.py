@@ -42,6 +42,7 @@ class PushSource:
     :param environ: ``SOURCE_DATE_EPOCH``, and what git needs.
     :param open_archive: how to get the daemon's export of an image.
     :param prepared: what is known of the image already; the files are not read again then.
+    :param cache: that of the settings when None.
     """
 
     def __init__(
@@ -54,9 +55,10 @@ class PushSource:
         connect_registry: Connect = connect_registry_,
         open_archive: OpenArchive | None = None,
         prepared: Prepared | None = None,
+        cache: Cache | None = None,
     ) -> None:
         self.settings = settings
-        self.cache = Cache(settings.cache_dir)
+        self.cache = cache or Cache(settings.cache_dir)
         self.reporter = reporter
         self.environ = environ
         self._connect_engine = connect_engine

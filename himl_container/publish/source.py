@@ -20,7 +20,7 @@ from himl_container.publish.layer_facts import KnowingCache, LayerFacts, path_ke
 from himl_container.publish.layer_index import LayerIndex
 from himl_container.publish.pull_downloads import Downloads
 from himl_container.publish.pull_model import PullLayer
-from himl_container.publish.remote import RemoteImage, find_remote
+from himl_container.publish.remote import Connect, RemoteImage, find_remote
 from himl_container.registry.api import Repository, WrongContentError, connect
 from himl_container.registry.model import Descriptor
 from himl_container.settings import Settings
@@ -56,6 +56,7 @@ class RegistrySource:
 
     :param remote: what the registry has under the image's tag, where that was asked already.
     :param asked: whether it was.
+    :param connect_to: how to reach other repositories.
     """
 
     def __init__(
@@ -66,11 +67,13 @@ class RegistrySource:
         reporter: Reporter,
         remote: RemoteImage | None = None,
         asked: bool = False,
+        connect_to: Connect = connect,
     ) -> None:
         self.settings = settings
         self.repository = repository
         self.reporter = reporter
         self.remote = remote
+        self.connect_to = connect_to
         self.work = Work()
         self.looked_up = asked or remote is not None
         self._cache = KnowingCache(Cache(settings.cache_dir))
@@ -229,11 +232,11 @@ class RegistrySource:
     def _blob(self, entry: IndexEntry, compression: str = "") -> Descriptor:
         return entry.blobs.get(compression or self.settings.compression) or next(iter(entry.blobs.values()))
 
-    def connect(self, name: str, **options: object) -> Repository:
-        """Give the connection that there is, with its login, to whoever asks for this repository."""
+    def connect(self, name: str, **_: object) -> Repository:
+        """Return a repository by its full name; the connection that there is, with its login, where it is this one."""
         if name == f"{self.repository.host}/{self.repository.name}":
             return self.repository
-        return connect(name, reporter=self.reporter)
+        return self.connect_to(name, reporter=self.reporter)
 
 
 def _joined(old: Iterable[str], new: Iterable[str]) -> tuple[str, ...]:
