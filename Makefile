@@ -26,7 +26,7 @@ check: ## formatting, lint, types, import contracts
 	$(BIN)/lint-imports
 
 bench: setup ## measure against a plain Dockerfile; writes build/bench.json
-	PYTHONPATH=scripts $(BIN)/python -m bench $(BENCH_ARGS)
+	PYTHONPATH=scripts:tests $(BIN)/python -m bench $(BENCH_ARGS)
 
 setup: ## install what is missing (Debian as root), or say what is
 	@scripts/setup.sh

@@ -25,9 +25,14 @@ SMALL = "lib-042"
 """The small package that changes."""
 SMALL_VERSIONS = tuple(f"1.{number}" for number in range(12))
 """Its versions: each change takes one that neither side has seen."""
+MIDDLE = "lib-055"
+"""A package of some size on which others depend, that changes too."""
+MIDDLE_VERSIONS = tuple(f"1.{number}" for number in range(4))
+_FIXED_SIZES = {SMALL: 300_000, MIDDLE: 20_000_000}
 LARGE_IMPORT = "bigpy_00"
 """The package whose first import is timed."""
 
+_VERSIONS = {SMALL: SMALL_VERSIONS, MIDDLE: MIDDLE_VERSIONS}
 _LIBRARIES, _NATIVE, _PURE = 110, 25, 15
 _MEGABYTE = 1 << 20
 
@@ -42,7 +47,7 @@ class Packages(Sequence[Package]):
         self.scale = scale
 
     def __len__(self) -> int:
-        return _LIBRARIES + _NATIVE + _PURE + len(SMALL_VERSIONS) - 1
+        return _LIBRARIES + _NATIVE + _PURE + len(SMALL_VERSIONS) - 1 + len(MIDDLE_VERSIONS) - 1
 
     @overload
     def __getitem__(self, index: int) -> Package: ...
@@ -55,8 +60,9 @@ class Packages(Sequence[Package]):
         sizes = _sizes(_LIBRARIES, 1900 * self.scale)
         for number, size in enumerate(sizes):
             name = f"lib-{number:03}"
-            for version in SMALL_VERSIONS if name == SMALL else ("1.0",):
-                yield _library(name, version, min(size, 300_000) if name == SMALL else size)
+            fixed = _FIXED_SIZES.get(name)
+            for version in _VERSIONS.get(name, ("1.0",)):
+                yield _library(name, version, size if fixed is None else int(fixed * min(1, self.scale)))
         for number, size in enumerate(_sizes(_NATIVE, 560 * self.scale)):
             yield _python_package(f"bigpy-{number:02}", size, modules=150, noarch=False)
         for number in range(_PURE):
@@ -79,10 +85,10 @@ def write_environment(folder: Path, scale: float) -> None:
 
 
 def names() -> list[str]:
-    """The specs of the environment file, without the interpreter and the small package."""
+    """The specs of the environment file, without the interpreter and the packages that change."""
     libraries = [f"lib-{number:03}" for number in range(_LIBRARIES)]
     return [
-        *(name for name in libraries if name != SMALL),
+        *(name for name in libraries if name not in _VERSIONS),
         *(f"bigpy-{number:02}" for number in range(_NATIVE)),
         *(f"purepy-{number:02}" for number in range(_PURE)),
     ]
@@ -155,7 +161,7 @@ def _python_package(name: str, size: int, *, modules: int, noarch: bool) -> Pack
         name,
         "1.0",
         entries,
-        depends=[f"python {PYTHON}.*"],
+        depends=[f"python {PYTHON}.*", *([] if noarch else [MIDDLE])],
         noarch="python" if noarch else "",
         subdir="noarch" if noarch else "linux-64",
         build="pyh0_0" if noarch else f"py{PYTHON.replace('.', '')}_0",

@@ -18,11 +18,18 @@ class Measured:
 
     :param seconds: from start to end, as a whole process.
     :param peak_bytes: highest sum, while it ran, of the proportional set sizes of the command's processes and what the
-        daemon's processes had more than before.
+        daemon's processes had more than before; 0 where that was not measured.
+    :param sent_bytes: how much more the registry holds afterwards.
     """
 
     seconds: float
-    peak_bytes: int
+    peak_bytes: int = 0
+    sent_bytes: int = 0
+
+    def __add__(self, other: Measured) -> Measured:
+        """One after the other."""
+        peak = max(self.peak_bytes, other.peak_bytes)
+        return Measured(self.seconds + other.seconds, peak, self.sent_bytes + other.sent_bytes)
 
 
 def timed(command: Sequence[str], *, cwd: Path, environment: Mapping[str, str], memory: bool = False) -> Measured:
