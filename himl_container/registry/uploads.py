@@ -222,9 +222,9 @@ class Upload:
             found = self._source.digest()
             if found != self._descriptor.digest:
                 raise RegistryError(
-                    f"A file in our own cache is not what it should be: {found} instead of {self._descriptor.digest}",
+                    f"What is to be sent is not what it should be: {found} instead of {self._descriptor.digest}",
                     where=self._where,
-                    hint="Remove it with 'himl-container cache verify' or 'cache clean', and try again.",
+                    hint="The disk or another program changed it. Remove it (himl-container cache prune), and build again.",
                 )
         said = error_text(answer.data)
         raise RetryableError(Failure(f"the registry answered {answer.status}{f', {said}' if said else ''}"))
