@@ -224,7 +224,7 @@ class Upload:
                 raise RegistryError(
                     f"What is to be sent is not what it should be: {found} instead of {self._descriptor.digest}",
                     where=self._where,
-                    hint="The disk or another program changed it. Remove it (himl-container cache prune), and build again.",
+                    hint="The disk or another program changed it; 'himl-container cache prune' removes it.",
                 )
         said = error_text(answer.data)
         raise RetryableError(Failure(f"the registry answered {answer.status}{f', {said}' if said else ''}"))
