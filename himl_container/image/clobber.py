@@ -1,8 +1,8 @@
 """Paths that several Conda packages bring, and link scripts: what must be known of packages to plan layers.
 
 Each package's paths are kept by its hash, so a package is looked into once; what follows for all packages of a lock is
-kept too, because together the paths are megabytes. A path with different contents goes to
-the package that comes later in the lock's order (a package comes after its dependencies), whatever layer each is in.
+kept too, because together the paths are megabytes. A path with different contents goes to the package that comes later
+in the lock's order (a package comes after its dependencies), whatever layer each is in.
 """
 
 from __future__ import annotations
