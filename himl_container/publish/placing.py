@@ -67,6 +67,7 @@ class Placer:
         self._export = export
         self._connect = functools.lru_cache(maxsize=None)(connect)
         self._connecting = threading.Lock()
+        self._sources: set[Repository] = set()
         self.distrusted: frozenset[str] = frozenset()
         """Digests of blobs that the registry says it has and has not."""
 
@@ -75,14 +76,20 @@ class Placer:
     ) -> dict[str, Placed]:
         """Bring layers, and small blobs, into the repository; return what became of each layer, by diff id.
 
+        After an error (or Ctrl-C) the connections are stopped for good.
+
         :raises RegistryError: the registry refuses, or a layer is nowhere to be had.
         """
         # The largest first: what is begun last should be short.
         ordered = sorted(layers, key=lambda layer: -layer.size)
         run = _Run(self, {layer.diff_id: layer for layer in ordered}.values())
         with Threads(self.transfer, self.store.threads) as threads:
-            run.begin(threads, documents)
-            threads.finish()
+            try:
+                run.begin(threads, documents)
+                threads.finish()
+            except BaseException:
+                self._stop()
+                raise
         return run.placed
 
     def known(self, layer: PushLayer) -> Iterator[tuple[Descriptor, RemoteBlob | None]]:
@@ -118,8 +125,7 @@ class Placer:
             name = f"{remote.host}/{remote.repository}"
             with self.store.cache.new_file() as temporary:
                 try:
-                    with self._connecting:
-                        source = self._connect(name)
+                    source = self._source(name)
                     source.download(remote.descriptor, temporary, received=self.transfer.passed)
                 except RegistryError as error:
                     self.transfer.inform(f"{layer.name}: cannot be copied from {name}: {error.what}")
@@ -167,6 +173,20 @@ class Placer:
             where=f"{self.target.host}/{self.target.name}",
             hint="Build the image here ('himl-container build') and push it again.",
         )
+
+    def _stop(self) -> None:
+        """End the waits of all connections before their next try: what they wait for is not wanted any more."""
+        self.transfer.stop()
+        for repository in (self.target, *self._sources):
+            stop = getattr(repository, "stop", None)
+            if stop is not None:
+                stop()
+
+    def _source(self, name: str) -> Repository:
+        with self._connecting:
+            source = self._connect(name)
+            self._sources.add(source)
+            return source
 
     def _upload(self, name: str, path: Path, descriptor: Descriptor) -> None:
         self.transfer.expect(name, descriptor.size)

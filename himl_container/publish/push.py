@@ -24,6 +24,7 @@ from himl_container.publish.push_result import layers_of, other_image, same_imag
 from himl_container.publish.transfer import Transfer
 from himl_container.registry.api import Repository, connect
 from himl_container.registry.model import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, sha256_of
+from himl_container.registry.refusals import MissingBlobsError
 
 Attach = Callable[[Descriptor], None]
 """Adds something to an image that is about to get its tag."""
@@ -43,6 +44,8 @@ def push(
     attach: Attach | None = None,
 ) -> Pushed:
     """Bring an image into a repository under a tag. Whole or not at all; a second try sends only the rest.
+
+    After an error ``target`` cannot be used any more: its connection is stopped, so that no thread waits on it.
 
     :param compression: ``gzip`` or ``zstd``, for layers whose compressed form is not known yet.
     :param export: see :data:`himl_container.publish.placing.Export`; called at most for layers that are nowhere else.
@@ -123,7 +126,7 @@ class _Push:
         try:
             return self._name(placed)
         except RegistryError as error:
-            if "BLOB_UNKNOWN" not in error.what:
+            if not _blobs_are_missing(error):
                 raise
             return self._name(self._again(placed, error))
 
@@ -141,7 +144,7 @@ class _Push:
         try:
             reported = self.target.put_manifest(data, OCI_MANIFEST, self.tag)
         except RegistryError as error:
-            if "BLOB_UNKNOWN" in error.what:
+            if _blobs_are_missing(error):
                 raise
             # A registry that guards its tags refuses the second of two pushes instead of letting it win.
             found = self.target.head(self.tag)
@@ -181,14 +184,15 @@ class _Push:
     def _again(self, placed: dict[str, Placed], error: RegistryError) -> dict[str, Placed]:
         """Send what the registry said that it had, and has not.
 
-        :raises RegistryError: it refuses although everything was sent by this push.
+        :raises RegistryError: they cannot be had.
         """
-        believed = {d: one for d, one in placed.items() if one.how in ("there", "mounted")}
-        missing = {d: one for d, one in believed.items() if not self._readable(one.descriptor)} or believed
-        if not believed and self.config.digest in self.placer.distrusted:
-            raise error
+        named = error.digests if isinstance(error, MissingBlobsError) else ()
+        missing = {d: one for d, one in placed.items() if one.descriptor.digest in named}
+        if not missing and self.config.digest not in named:
+            believed = {d: one for d, one in placed.items() if one.how in ("there", "mounted")}
+            missing = {d: one for d, one in believed.items() if not self._readable(one.descriptor)} or believed
         self.placer.transfer.inform(
-            f"the registry does not have {len(missing)} blobs that it said it had; they are sent again"
+            f"the registry lacks {max(len(missing), 1)} blobs that it said it had; they are sent again"
         )
         digests = {one.descriptor.digest for one in missing.values()}
         self.placer.distrusted = self.placer.distrusted | digests | {self.config.digest}
@@ -223,6 +227,11 @@ class _Push:
 
 
 _AGAIN = "Push again; only what is missing is sent."
+
+
+def _blobs_are_missing(error: RegistryError) -> bool:
+    """Whether a manifest was refused because the registry lacks what it names."""
+    return isinstance(error, MissingBlobsError) or "BLOB_UNKNOWN" in error.what
 
 
 def _essence(config: bytes) -> object:

@@ -200,7 +200,7 @@ def test_blob_that_the_registry_claims_to_have_is_sent_when_it_turns_out_to_be_m
     assert machine.target.tags[TAG] == pushed.manifest.digest
     assert {blob.digest for blob in pushed.layers} <= set(machine.target.blobs)
     assert machine.registry.uploaded.count(pushed.layers[1].digest) == 1  # what is there is not sent again
-    assert any("does not have 1 blobs" in text for text in machine.told)
+    assert any("lacks 1 blobs" in text for text in machine.told)
 
 
 def test_blob_that_is_missing_everywhere_is_a_clear_error(machine: Machine) -> None:
