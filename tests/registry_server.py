@@ -1,7 +1,8 @@
 """A real registry for tests: Debian's ``docker-registry`` (the ``distribution`` server) on a free port of this machine.
 
 ``with registry(tmp_path) as host:`` is all that most tests need. The host is a text (``127.0.0.1:40001``) with a
-few more things to ask for, see :class:`Host`. What the registry stores stays in its folder, so a second ``with`` finds it again.
+few more things to ask for, see :class:`Host`. What the registry stores stays in its folder, so a second ``with`` finds
+it again.
 """
 
 from __future__ import annotations
