@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from typing import TYPE_CHECKING, Literal
 
 import click
 
+from himl_container.cli.ci import in_pipeline, tell
 from himl_container.cli.options import environment_options, output_options
 from himl_container.cli.output import size
 from himl_container.image.lookup import find_image
@@ -63,6 +63,7 @@ def command(
         return
     start = time.monotonic()
     found = None if push else find_image(settings, test=test)
+    sent: int | None = None
     if found is not None:
         value, text = _found_as_json(found), _found_as_text(found, time.monotonic() - start)
     else:
@@ -70,22 +71,10 @@ def command(
 
         built = build(settings, reporter=output.reporter, locked=locked, push=push, test=test, builder=builder)
         value, text = _as_json(built), _as_text(built, time.monotonic() - start)
-    _tell_pipeline(value, output)
+        sent = built.pushed.bytes_sent if built.pushed else None
+    if in_pipeline(os.environ):
+        tell({**value, "bytes_sent": sent}, as_json=output.as_json)
     output.result(value, text)
-
-
-def _tell_pipeline(value: dict[str, object], output: Output) -> None:
-    """Give the result to the pipeline that runs this, if any does."""
-    from himl_container.cli.ci import emit
-
-    outputs = {name: str(value.get(name) or "") for name in ("image", "digest", "fingerprint")}
-    outputs["built"] = "true" if value["built"] else "false"
-    rows = [(name, text) for name, text in outputs.items() if text]
-    rows.append(("tested", "true" if value["tested"] else "false"))
-    pushed = value.get("pushed")
-    if isinstance(pushed, dict):
-        rows.append(("sent", size(pushed["bytes"])))
-    emit(outputs, os.environ, None if output.as_json else sys.stdout, summary=rows)
 
 
 def _found_as_json(image: BuiltImage) -> dict[str, object]:

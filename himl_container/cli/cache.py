@@ -93,21 +93,14 @@ def key(settings: Settings, output: Output) -> None:
     """
     from himl_container.image.fingerprint import remembered, tag_of
 
-    value = remembered(settings, Cache(settings.cache_dir)) or _fingerprint(settings, output)
+    value = remembered(settings, Cache(settings.cache_dir))
+    if value is None:
+        from himl_container.image.build import current_fingerprint
+
+        value = current_fingerprint(settings, reporter=output.reporter)
     tag = tag_of(settings.image_name, value)
     image = tag_of(settings.remote_name, value) if settings.remote_name else tag
     output.result({"key": value, "tag": tag, "image": image}, value)
-
-
-def _fingerprint(settings: Settings, output: Output) -> str:
-    from himl_container.image.build import remember
-    from himl_container.image.engine import connect
-    from himl_container.image.prepare import prepare
-
-    cache = Cache(settings.cache_dir)
-    prepared = prepare(settings, engine=lambda: connect(cache), reporter=output.reporter, locked=True)
-    remember(settings, prepared, cache, tested=False)
-    return prepared.fingerprint
 
 
 def _table(items: Iterable[CacheItem]) -> list[str]:

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from himl_container.errors import StorageError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 _LONGEST = 8192
 _AZURE = {"%": "%AZP25", "\r": "%0D", "\n": "%0A"}
 _AZURE_PROPERTY = {**_AZURE, ";": "%3B", "]": "%5D"}
+
+
+def in_pipeline(environ: Mapping[str, str]) -> bool:
+    """Whether a pipeline that we know runs this process."""
+    return any(environ.get(name) for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "TF_BUILD"))
 
 
 def emit(
@@ -51,8 +56,24 @@ def emit(
         stdout.flush()
 
 
+def tell(value: Mapping[str, Any], *, as_json: bool) -> None:
+    """Give the result of a build or a push to the pipeline that runs this process.
+
+    :param value: ``image`` (the name that everybody can use), ``digest`` (empty where no registry has it),
+        ``fingerprint``, ``built``; where known also ``tested`` and ``bytes_sent``.
+    :param as_json: standard output is for a program that expects JSON lines.
+    """
+    outputs = {name: str(value.get(name) or "") for name in ("image", "digest", "fingerprint")}
+    outputs["built"] = "true" if value.get("built") else "false"
+    rows = [(name, text) for name, text in outputs.items() if text]
+    rows += [(name, str(value[name]).lower()) for name in ("tested", "bytes_sent") if value.get(name) is not None]
+    emit(outputs, os.environ, None if as_json else sys.stdout, summary=rows)
+
+
 def github_output(name: str, value: str) -> str:
     """Return the lines that set an output. The delimiter is random, so no value can contain it."""
+    import secrets
+
     mark = f"himl-{secrets.token_hex(16)}"
     return f"{name}<<{mark}\n{value}\n{mark}\n"
 

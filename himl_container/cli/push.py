@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from himl_container.cli.ci import in_pipeline, tell
 from himl_container.cli.options import environment_options, output_options
 from himl_container.cli.output import size
 from himl_container.settings import Settings
@@ -36,6 +37,12 @@ def command(settings: Settings, output: Output, dry_run: bool) -> None:
 
     start = time.monotonic()
     pushed = push_image(settings, reporter=output.reporter, environ=os.environ)
+    if in_pipeline(os.environ):
+        from himl_container.image.build import current_fingerprint
+
+        value = current_fingerprint(settings, reporter=output.reporter)
+        outputs = {"image": pushed.name, "digest": pushed.manifest.digest, "fingerprint": value}
+        tell({**outputs, "built": False, "bytes_sent": pushed.bytes_sent}, as_json=output.as_json)
     output.result(pushed_as_json(pushed), pushed_as_text(pushed, time.monotonic() - start))
 
 

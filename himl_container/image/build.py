@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from himl_container.image.prepare import Prepared
     from himl_container.image.smoke import SmokeReport
 
-__all__ = ["Assembly", "Builder", "LayerSource", "ensure_image", "remember", "wheel_paths"]
+__all__ = ["Assembly", "Builder", "LayerSource", "current_fingerprint", "ensure_image", "remember", "wheel_paths"]
 
 Builder = Literal["assemble", "docker"]
 
@@ -74,6 +74,22 @@ def remember(settings: Settings, prepared: Prepared, cache: Cache, *, tested: bo
     files = [*prepared.spec.files, *settings.wheels, settings.lock_file]
     files += [settings.template] if settings.template else []
     fingerprints.remember(settings, files, prepared.fingerprint, cache, tested=tested)
+
+
+def current_fingerprint(settings: Settings, *, reporter: Reporter) -> str:
+    """Return the fingerprint of the image that the lock and the settings describe, without a daemon.
+
+    :raises StaleLockError: the lock is missing or stale.
+    """
+    cache = Cache(settings.cache_dir)
+    known = fingerprints.remembered(settings, cache)
+    if known is not None:
+        return known
+    from himl_container.image.prepare import prepare
+
+    prepared = prepare(settings, engine=lambda: connect(cache), reporter=reporter, locked=True)
+    remember(settings, prepared, cache, tested=False)
+    return prepared.fingerprint
 
 
 class _Build:
