@@ -43,5 +43,24 @@ heading "What the run left"
 type_ find runs/latest/ -not -path "*/snapshot/*" -type f
 type_ cat runs/latest/outputs/measures.json
 
+if command -v docker-registry >/dev/null; then
+    heading "A registry on this machine: the image is pushed, looked into, and compared with everything that should be it"
+    registry=$(mktemp -d)
+    port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    cat >"$registry/config.yml" <<END
+version: 0.1
+storage: {filesystem: {rootdirectory: $registry/store}}
+http: {addr: "127.0.0.1:$port"}
+END
+    docker-registry serve "$registry/config.yml" >"$registry/log" 2>&1 &
+    trap 'kill $!; rm -rf "$registry"' EXIT
+    export HIML_CONTAINER_REGISTRY=127.0.0.1:$port
+    type_ himl-container build --push
+    time type_ himl-container build --locked --push
+    type_ himl-container inspect "$(himl-container build --locked --push --json | python -c 'import json, sys; print(json.loads(sys.stdin.readlines()[-1])["image"])')"
+    type_ himl-container verify latest
+    unset HIML_CONTAINER_REGISTRY
+fi
+
 heading "The same build again: nothing has changed"
 time type_ himl-container build
