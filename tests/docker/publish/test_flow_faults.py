@@ -124,7 +124,7 @@ def test_registry_that_never_answers_is_given_up(
 
     proxy.on("GET", "/manifests/[0-9a-f]{32}", hang, times=None)
     attempt = Attempt(settings)
-    with pytest.raises(RegistryError, match="(?i)time|answer"):
+    with pytest.raises(RegistryError, match=r"(?i)time|answer"):
         attempt()
     done.set()
     assert attempt.pauses
