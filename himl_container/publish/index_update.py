@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from himl_container.cache import Cache
 from himl_container.environment.model import Lock
-from himl_container.image.model import Layer, LayerPlan
 from himl_container.image.plan import plan_layers
 from himl_container.progress import Reporter
 from himl_container.publish.index_document import IndexEntry, compression_of
@@ -80,22 +79,20 @@ def _facts(
     index: LayerIndex, publication: Publication, lock: Lock, repository: Repository, cache: Cache
 ) -> Mapping[str, Descriptor]:
     """Return where the registry has what is known of each layer, by the layer's key; what it lacks is sent."""
-
-    def one(pair: tuple[LayerPlan, Layer]) -> tuple[str, Descriptor | None]:
-        plan, layer = pair
-        entry = index.entry(plan.key)
-        if entry is not None and entry.facts is not None:
-            return plan.key, entry.facts
-        facts = facts_of(plan, layer, lock, cache)
-        if facts is None:
-            return plan.key, None
-        data = write_facts(facts)
-        return plan.key, Descriptor(MEDIA_TYPE, repository.upload_bytes(data), len(data))
-
+    known: dict[str, Descriptor] = {}
+    new: dict[str, bytes] = {}
     plans = {plan.key: plan for plan in publication.plan.layers}
-    pairs = [(plans[layer.key], layer) for layer in publication.layers]
+    for layer in publication.layers:
+        entry = index.entry(layer.key)
+        if entry is not None and entry.facts is not None:
+            known[layer.key] = entry.facts
+        elif (facts := facts_of(plans[layer.key], layer, lock, cache)) is not None:
+            new[layer.key] = write_facts(facts)
+    # Each once: layers may share a document, and a registry may fail over two uploads of one blob at once.
+    documents = set(new.values())
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="facts") as pool:
-        return {key: facts for key, facts in pool.map(one, pairs) if facts is not None}
+        sent = dict(zip(documents, pool.map(repository.upload_bytes, documents), strict=True))
+    return known | {key: Descriptor(MEDIA_TYPE, sent[data], len(data)) for key, data in new.items()}
 
 
 def _hold(facts: Sequence[Descriptor], subject: Descriptor, repository: Repository) -> None:
