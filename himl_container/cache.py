@@ -98,14 +98,22 @@ class Cache:
                 shutil.rmtree(name, ignore_errors=True)
 
     @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Hold the named lock; waits for another process that holds it. Released by the kernel when a process dies."""
+    def lock(self, name: str) -> Iterator[bool]:
+        """Hold the named lock; waits for another process that holds it. Released by the kernel when a process dies.
+
+        Yields whether it had to wait: what another one did meanwhile may be what is about to be done.
+        """
         import fcntl
 
         path = self.folder("locks") / name
         with open(path, "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            waited = False
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waited = True
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield waited
 
     @contextlib.contextmanager
     def _storage(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ Compressing uses all cores, while what is compressed already travels
 from __future__ import annotations
 
 import functools
+import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -149,8 +150,8 @@ class Placer:
         digest = made.descriptor.digest
         if ask and digest not in self.distrusted and self.target.blob_exists(digest):
             return Placed(made.descriptor, "there")
-        self._upload(layer.name, made.path, made.descriptor)
-        return Placed(made.descriptor, "sent")
+        sent = self._upload(layer.name, made.path, made.descriptor)
+        return Placed(made.descriptor, "sent" if sent else "there")
 
     def send_document(self, data: bytes, descriptor: Descriptor) -> None:
         """Send a small blob, unless it is there."""
@@ -188,9 +189,15 @@ class Placer:
             self._sources.add(source)
             return source
 
-    def _upload(self, name: str, path: Path, descriptor: Descriptor) -> None:
-        self.transfer.expect(name, descriptor.size)
-        self.target.upload(path, descriptor, sent=self.transfer.sent)
+    def _upload(self, name: str, path: Path, descriptor: Descriptor) -> bool:
+        """Send a blob, unless another process of this machine has sent it just now; return whether it was sent."""
+        place = f"{self.target.host}/{self.target.name}@{descriptor.digest}"
+        with self.store.cache.lock("upload-" + hashlib.sha256(place.encode()).hexdigest()[:3]) as waited:
+            if waited and descriptor.digest not in self.distrusted and self.target.blob_exists(descriptor.digest):
+                return False
+            self.transfer.expect(name, descriptor.size)
+            self.target.upload(path, descriptor, sent=self.transfer.sent)
+            return True
 
 
 class _Run:

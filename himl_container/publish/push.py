@@ -128,19 +128,25 @@ class _Push:
         except RegistryError as error:
             if not _blobs_are_missing(error):
                 raise
-            return self._name(self._again(placed, error))
+            again = self._again(placed, error)
+        try:
+            return self._name(again)
+        except RegistryError as error:
+            if _blobs_are_missing(error):
+                error.what = f"the registry says that it has blobs, and does not have them: {error.what}"
+            raise
 
     def _name(self, placed: dict[str, Placed]) -> _Done:
         """Put the manifest under the tag, and see that it is there."""
         layers = tuple(placed[layer.diff_id].descriptor for layer in self.image.layers)
         data, expected = image_manifest(self.image.config, layers, self.image.annotations)
-        found = self.target.head(self.tag)
+        if self.attach is not None:
+            self.attach(expected)
+        found = self.target.head(self.tag)  # as late as can be
         if found is not None and found.digest == expected.digest:
             return _Done(expected, layers, placed, existed=True)
         if found is not None and (self.before is None or found.digest != self.before.digest):
             return self._theirs(found, placed)
-        if self.attach is not None:
-            self.attach(expected)
         try:
             reported = self.target.put_manifest(data, OCI_MANIFEST, self.tag)
         except RegistryError as error:
