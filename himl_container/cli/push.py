@@ -30,13 +30,13 @@ def command(settings: Settings, output: Output, dry_run: bool) -> None:
     if dry_run:
         from himl_container.publish.push_plan import plan_push
 
-        plan = plan_push(settings, reporter=output.reporter, environ=os.environ)
+        plan = plan_push(settings, reporter=output.reporter)
         output.result(plan.as_json(), plan.as_text())
         return
     from himl_container.publish.push_image import push_image
 
     start = time.monotonic()
-    pushed = push_image(settings, reporter=output.reporter, environ=os.environ)
+    pushed = push_image(settings, reporter=output.reporter)
     if in_pipeline(os.environ):
         from himl_container.image.build import current_fingerprint
 

@@ -12,7 +12,6 @@ Each "->" means: only where that did not have it. A question that a registry doe
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -209,7 +208,6 @@ class _Flow:
         pushing = PushSource(
             self.settings,
             reporter=self.reporter,
-            environ=os.environ,
             connect_engine=lambda _: self.engine(),
             connect_registry=self.connect_to,
             prepared=self.prepared,

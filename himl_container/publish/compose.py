@@ -74,7 +74,7 @@ def compose_push(
     layers: Sequence[Layer],
     activation: Mapping[str, str],
     *,
-    annotations: Mapping[str, str],
+    annotations: Mapping[str, str] | None = None,
     remotes: Remotes | None = None,
 ) -> PushImage:
     """Return a whole image from its parts; neither a daemon nor the layers' files are needed.
@@ -88,7 +88,7 @@ def compose_push(
 
     composed = compose(plan=plan, system=below.info, layers=tuple(layers), activation=activation)
     everything = (*below.layers, *own_layers(layers))
-    return PushImage(composed.config, with_remotes(everything, remotes or {}), annotations)
+    return PushImage(composed.config, with_remotes(everything, remotes or {}), annotations or {})
 
 
 def with_remotes(layers: Sequence[PushLayer], remotes: Remotes) -> tuple[PushLayer, ...]:

@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from himl_container.cache import Cache
-from himl_container.errors import EngineError, RegistryError
+from himl_container.errors import EngineError
 from himl_container.image import fingerprint as fingerprints
 from himl_container.image.engine import Engine
 from himl_container.image.engine import connect as connect_engine_
@@ -21,7 +21,7 @@ from himl_container.publish.model import Pushed
 from himl_container.publish.push_result import diff_ids_of, layers_of, other_image, same_image
 from himl_container.publish.remote import Connect, open_repository
 from himl_container.registry.api import Repository, connect
-from himl_container.registry.model import Descriptor, Manifest
+from himl_container.registry.model import Manifest
 from himl_container.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ def push_image(
     settings: Settings,
     *,
     reporter: Reporter,
-    environ: Mapping[str, str],
     connect_engine: Callable[[Cache], Engine] = connect_engine_,
     connect_registry: Connect = connect,
     open_archive: OpenArchive | None = None,
@@ -54,7 +53,6 @@ def push_image(
 
     Layers travel in the form that the registry's layer index names, and the index learns those that are new.
 
-    :param environ: ``SOURCE_DATE_EPOCH``, and what git needs.
     :param open_archive: how to get the daemon's export of an image.
     :raises InputError: no registry is set.
     :raises StaleLockError: the lock is missing or stale, so no image of the present inputs was built.
@@ -68,7 +66,6 @@ def push_image(
         return PushSource(
             settings,
             reporter=reporter,
-            environ=environ,
             connect_engine=connect_engine,
             connect_registry=connect_registry,
             open_archive=open_archive,
@@ -78,7 +75,7 @@ def push_image(
     requests = repository.requests
     fingerprint = fingerprints.remembered(settings, Cache(settings.cache_dir)) or source().fingerprint
     existing = find_pushed(settings, fingerprint, repository)
-    pushed = existing or _push(source(), repository, fingerprint[:32])
+    pushed = existing or _push(source(), repository)
     return replace(pushed, requests=repository.requests - requests)
 
 
@@ -103,47 +100,18 @@ def find_pushed(settings: Settings, fingerprint: str, repository: Repository) ->
     return Pushed(f"{repository.host}/{repository.name}:{tag}", found.descriptor, layers_of(found), existed=True)
 
 
-def _push(source: PushSource, repository: Repository, tag: str) -> Pushed:
-    from himl_container.publish.index_update import update_index
-    from himl_container.publish.layer_index import LayerIndex
-    from himl_container.publish.proof import attach_proof
-    from himl_container.publish.push import push
+def _push(source: PushSource, repository: Repository) -> Pushed:
+    from himl_container.publish.sending import send
+    from himl_container.publish.source import RegistrySource
 
     source.info  # noqa: B018 - what is not built is told before the registry is asked anything more
-    settings, reporter, prepared = source.settings, source.reporter, source.prepared
-    index = LayerIndex.fetch(repository, reporter=reporter)
-    publication = source.publication(source.remotes(index, repository))
-
-    def attach(manifest: Descriptor) -> None:
-        lock_bytes = settings.lock_file.read_bytes()
-        attach_proof(
-            repository, manifest, lock=prepared.lock, lock_bytes=lock_bytes, settings=settings, reporter=reporter
-        )
-
-    pushed = push(
-        publication.image,
-        repository,
-        tag,
-        cache=source.cache,
-        compression=settings.compression,
-        reporter=reporter,
-        export=publication.export,
-        connect_to=source.connect,
-        attach=attach,
+    settings, prepared = source.settings, source.prepared
+    registry = RegistrySource(
+        settings, repository, reporter=source.reporter, asked=True, connect_to=source.connect_registry
     )
-    try:
-        update_index(
-            index,
-            publication,
-            pushed,
-            lock=prepared.lock,
-            repository=repository,
-            cache=source.cache,
-            reporter=reporter,
-        )
-    except RegistryError as error:
-        reporter.warn(f"the image is pushed; the layer index could not be written ({error.what})")
-    return pushed
+    publication = source.publication(source.remotes(registry.index, repository))
+    tested = fingerprints.tested(settings, prepared.fingerprint, source.cache)
+    return send(publication, prepared, registry, tested=tested)[1]
 
 
 def check_same(repository: Repository, tag: str, found: Manifest, local: LocalImage | None) -> None:

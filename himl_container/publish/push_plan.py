@@ -79,7 +79,6 @@ def plan_push(
     settings: Settings,
     *,
     reporter: Reporter,
-    environ: Mapping[str, str],
     connect_engine: Callable[[Cache], Engine] = connect_engine_,
     connect_registry: Connect = connect,
 ) -> PushPlan:
@@ -87,7 +86,6 @@ def plan_push(
     source = PushSource(
         settings,
         reporter=reporter,
-        environ=environ,
         connect_engine=connect_engine,
         connect_registry=connect_registry,
     )
@@ -107,7 +105,7 @@ def _planned(layer: PushLayer, repository: Repository, store: CompressedStore) -
     made = store.get(layer.diff_id)
     known = [remote.descriptor for remote in layer.remotes] + ([made.descriptor] if made else [])
     for blob in {blob.digest: blob for blob in known}.values():
-        if repository.blob_exists(blob.digest):
+        if repository.blob_exists(blob.digest, blob.size):
             return PlannedLayer(layer.name, layer.diff_id, "there", blob.size)
     beside = next((one for one in layer.remotes if one.host == repository.host), None)
     if beside is not None and beside.repository != repository.name:

@@ -24,7 +24,6 @@ from himl_container.publish.compose import (
 from himl_container.publish.compress import CompressedStore
 from himl_container.publish.engine_layers import OpenArchive, export_layers
 from himl_container.publish.layer_index import LayerIndex
-from himl_container.publish.manifest import Origin, image_annotations
 from himl_container.publish.model import PushImage, PushLayer, RemoteBlob
 from himl_container.publish.placing import Export
 from himl_container.publish.publication import Publication, base_key
@@ -39,7 +38,6 @@ from himl_container.settings import Settings
 class PushSource:
     """The image of some settings in the daemon. Nothing is asked of anybody before it is needed.
 
-    :param environ: ``SOURCE_DATE_EPOCH``, and what git needs.
     :param open_archive: how to get the daemon's export of an image.
     :param prepared: what is known of the image already; the files are not read again then.
     :param cache: that of the settings when None.
@@ -50,7 +48,6 @@ class PushSource:
         settings: Settings,
         *,
         reporter: Reporter,
-        environ: Mapping[str, str],
         connect_engine: Callable[[Cache], Engine] = connect,
         connect_registry: Connect = connect_registry_,
         open_archive: OpenArchive | None = None,
@@ -60,9 +57,8 @@ class PushSource:
         self.settings = settings
         self.cache = cache or Cache(settings.cache_dir)
         self.reporter = reporter
-        self.environ = environ
         self._connect_engine = connect_engine
-        self._connect_registry = connect_registry
+        self.connect_registry = connect_registry
         self._open_archive = open_archive
         self._prepared = prepared
 
@@ -104,19 +100,10 @@ class PushSource:
 
     def connect(self, name: str) -> Repository:
         """Return a repository of any registry."""
-        return self._connect_registry(name, reporter=self.reporter)
+        return self.connect_registry(name, reporter=self.reporter)
 
     def _export(self) -> Export:
         return exporter(self.info.id, cache=self.cache, reporter=self.reporter, open_archive=self._open_archive)
-
-    def annotations(self) -> dict[str, str]:
-        """Return the annotations of the image's manifest."""
-        prepared, settings = self.prepared, self.settings
-        passed = fingerprints.tested(settings, prepared.fingerprint, self.cache)
-        origin = Origin(
-            prepared.lock, settings.lock_file.read_bytes(), prepared.fingerprint, root=settings.root, tested=passed
-        )
-        return image_annotations(origin, self.environ)
 
     @functools.cached_property
     def plan(self) -> ImagePlan:
@@ -176,7 +163,6 @@ class PushSource:
             below,
             layers,
             next(iter(activations.values()), {}),
-            annotations=self.annotations(),
             remotes=remotes,
         )
         # containerd's store names an image by its manifest, so there the layers have to be enough.
@@ -255,7 +241,7 @@ class PushSource:
             config = exported.config.decode()
             self.cache.write_json(config, *memo)
             layers = self._foreign(remotes)
-        return PushImage(config.encode(), layers, self.annotations())
+        return PushImage(config.encode(), layers)
 
     def _foreign(self, remotes: Remotes) -> tuple[PushLayer, ...]:
         """Return all layers of the image as ones that are not ours."""
