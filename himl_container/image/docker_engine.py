@@ -202,6 +202,7 @@ class DockerEngine:
         workdir: str = "/",
         user: str = "0:0",
         timeout: float | None = None,
+        bare: bool = False,
     ) -> ContainerResult:
         """Run a container to its end and remove it."""
         from himl_container.image.engine_run import Task, run
@@ -213,6 +214,7 @@ class DockerEngine:
             environment=dict(environment or {}),
             entrypoint=None if entrypoint is None else tuple(entrypoint),
             network=network,
+            bare=bare,
             workdir=workdir,
             user=user,
         )

@@ -24,6 +24,7 @@ from himl_container.settings import Settings
 __all__ = ["SmokeCheck", "SmokeReport", "smoke_test"]
 
 _NAMED = "named"  # the kind of import that stands for a module that the settings name
+_TRIALS = ("import ", "mpi: ")  # beginnings of the names of checks that run something in the container
 _PATIENCE = 120.0  # seconds for one import
 _COMMAND_PATIENCE = 1800.0  # seconds for one command of the user
 _MPI = {"openmpi", "mpich", "mpi4py", "intel-mpi", "impi_rt"}
@@ -63,11 +64,15 @@ def smoke_test(
         memory = memory_of(info, lock, settings, cache)
         known = memory.known(_imports(question))
         expected = _expected(lock, settings)
-        found, checks = _ask(info.id, question, known, expected, engine)
-        if known and any(not check.ok and check.name.startswith("import ") for check in checks):
-            # The verdict on an import is that of a test of all of them; the user's commands have had their turn.
+        # Commands may need what a bare container lacks, and an import that may fail would be tried twice each time.
+        bare = not settings.test and not any(name.startswith(_TRIALS) for name in settings.test_allow)
+        found, checks = _ask(info.id, question, known, expected, engine, bare=bare)
+        if (known or bare) and any(not check.ok and check.name.startswith(_TRIALS) for check in checks):
+            # The verdict on an import is that of a test of all of them, in a container as others are; the user's
+            # commands have had their turn.
             commands = {"commands": found["commands"]}
-            found, checks = _ask(info.id, {**question, "test": []}, set(), replace(expected, test=()), engine)
+            without = replace(expected, test=())
+            found, checks = _ask(info.id, {**question, "test": []}, set(), without, engine, bare=False)
             known = set()
             if found:
                 found |= commands
@@ -84,13 +89,13 @@ def smoke_test(
 
 
 def _ask(
-    image_id: str, question: dict[str, Any], known: set[Import], expected: Expected, engine: Engine
+    image_id: str, question: dict[str, Any], known: set[Import], expected: Expected, engine: Engine, *, bare: bool
 ) -> tuple[dict[str, Any], tuple[SmokeCheck, ...]]:
     """Return what was found in the image, and the checks; nothing was found where the interpreter did not answer."""
     names = {kind: sorted(name for of, name in known if of == kind) for kind in (DECLARED, _NAMED)}
     asked = {**question, "known": names[DECLARED], "known_imports": names[_NAMED]}
     timeout = 2 * _PATIENCE + _COMMAND_PATIENCE * len(question["test"]) + _PATIENCE * (1 + len(question["pip"]))
-    found = smoke_container.ask(image_id, asked, engine, timeout=timeout)
+    found = smoke_container.ask(image_id, asked, engine, timeout=timeout, bare=bare)
     if isinstance(found, ContainerResult):
         return {}, no_answer(found, timeout)
     return found, judge(found, expected)

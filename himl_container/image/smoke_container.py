@@ -44,11 +44,14 @@ os._exit(0)
 _MAX_ARGUMENT = 130_000  # Linux: MAX_ARG_STRLEN is 131,072 bytes
 
 
-def ask(image: str, question: dict[str, Any], engine: Engine, *, timeout: float) -> dict[str, Any] | ContainerResult:
+def ask(
+    image: str, question: dict[str, Any], engine: Engine, *, timeout: float, bare: bool
+) -> dict[str, Any] | ContainerResult:
     """Return what :func:`himl_container.image.inside.check.check` finds in the image.
 
     A ContainerResult instead means that the interpreter did not get that far.
 
+    :param bare: see :meth:`himl_container.image.engine.Engine.run`.
     :raises EngineError: the daemon does not answer, or the container cannot be started.
     :raises BuildError: the question is too long to be asked.
     """
@@ -67,6 +70,7 @@ def ask(image: str, question: dict[str, Any], engine: Engine, *, timeout: float)
         entrypoint=["/bin/sh", "-c", 'exec "$0" "$@"'],
         network=False,
         timeout=timeout,
+        bare=bare,
     )
     _, found, answer = result.output.rpartition(b"\n" + mark.encode())
     if not found:

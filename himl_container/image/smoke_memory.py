@@ -16,19 +16,21 @@ another package's program or library. So the inputs of every import are
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple
 from pathlib import Path
 
 from himl_container.cache import Cache
-from himl_container.environment.model import Lock, LockedConda, LockedWheel
+from himl_container.environment.model import Lock, LockedWheel
 from himl_container.image import smoke_container
-from himl_container.image.clobber import Paths, excluded_paths, package_paths
+from himl_container.image.clobber import excluded_paths
 from himl_container.image.model import PREFIX, ImageInfo, LayerPlan
-from himl_container.image.plan import FORMAT, dependency_name, needs_python, plan_layers
+from himl_container.image.plan import FORMAT, plan_layers
+from himl_container.image.smoke_inputs import inputs_of_imports, owners_of_paths
 from himl_container.image.store import LayerStore
 from himl_container.progress import SilentReporter
 from himl_container.settings import Settings
@@ -39,9 +41,8 @@ Import = tuple[str, str]
 DECLARED = "declared"
 """The kind of import that stands for a declared package."""
 
-_FORMAT = 2
+_FORMAT = 3
 _VARIANTS = 8  # successes that are kept of one import, for going back and forth between versions of what it used
-_PROGRAMS = ("bin/", "sbin/", "libexec/")
 
 
 class Memory:
@@ -51,7 +52,7 @@ class Memory:
     :param conda_key: the same for the imports of declared Conda packages.
     :param conda: names of these packages.
     :param others: digest of each package that is not among these, with what it depends on.
-    :param owners: the package of each path (relative to the prefix).
+    :param owners: gives the package of each path (relative to the prefix); asked only where a path was used.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Memory:
         cache: Cache,
         key: str,
         others: Mapping[str, str],
-        owners: Mapping[str, str],
+        owners: Callable[[], Mapping[str, str]],
         *,
         conda_key: str = "",
         conda: frozenset[str] = frozenset(),
@@ -83,7 +84,9 @@ class Memory:
         """
         if not self._key or uses is None:
             return
-        owners = {self._owners.get(path.removeprefix(PREFIX + "/")) for path in uses}
+        paths = {path.removeprefix(PREFIX + "/") for path in uses}
+        known = self._owners() if paths else {}
+        owners = {known.get(path) for path in paths}
         if None in owners:  # a shell, or a list of what is installed: it may depend on everything
             return
         used = {name: digest for name, digest in self._others.items() if name in owners}
@@ -109,23 +112,17 @@ def memory_of(info: ImageInfo, lock: Lock, settings: Settings, cache: Cache) -> 
 
     :param info: of the image; it counts as a whole where its layers are not those of the lock in the cache's store.
     """
-    try:
-        paths = package_paths(lock, cache=_Kept(cache.root), settings=settings, reporter=SilentReporter())
-    except _UnknownError:
-        return Memory(cache, "", {}, {})
-    contested = _contested(lock, paths)
-    shared = _of_python(lock, paths, contested)
-    others = {package.name: digest for package, digest in _with_dependencies(lock) if package.name not in shared}
-    owners = {path: package.name for package in lock.conda for path in paths[package.name]}
-    names = [path for path, name in owners.items() if name in others and _is_code(path)]
+    inputs = inputs_of_imports(lock, settings, cache)
+    if inputs is None:
+        return Memory(cache, "", {}, dict)
     content = [
         [_FORMAT, FORMAT],
         smoke_container.sources(),
-        sorted(package.sha256 for package in lock.conda if package.name in shared),
+        sorted(package.sha256 for package in lock.conda if package.name in inputs.python),
         sorted(wheel.sha256 for wheel in lock.wheels if not wheel.private),
-        sorted(names),
+        inputs.code,
         astuple(lock.base),
-        _foreign(info, plan_layers(lock, excluded=_excluded(lock, settings, cache) if contested else {}), cache),
+        _foreign(info, plan_layers(lock, excluded=_excluded(lock, settings, cache) if inputs.contested else {}), cache),
         sorted(info.config.get("Env") or ()),  # type: ignore[call-overload]  # a list of texts (Engine API)
     ]
     private = [wheel for wheel in lock.wheels if wheel.private]
@@ -133,8 +130,8 @@ def memory_of(info: ImageInfo, lock: Lock, settings: Settings, cache: Cache) -> 
     return Memory(
         cache,
         _digest([*content, sorted(wheel.sha256 for wheel in private)]),
-        others,
-        owners,
+        inputs.others,
+        functools.partial(owners_of_paths, lock, settings, cache),
         conda_key=_digest([*content, _reach(private, settings)]),
         conda=frozenset(package.name for package in lock.conda if package.name not in wheels),
     )
@@ -160,45 +157,8 @@ def _reach_of(path: Path | None, sha256: str) -> list[object]:
         return [sha256]
 
 
-def _contested(lock: Lock, paths: Mapping[str, Paths]) -> set[str]:
-    """Return the names of the packages that have other contents for a path than another package."""
-    first: dict[str, str] = {}
-    found = set()
-    for package in lock.conda:
-        for path, content in paths[package.name].items():
-            other = first.setdefault(path, package.name)
-            if paths[other][path] != content:
-                found |= {package.name, other}
-    return found
-
-
 def _excluded(lock: Lock, settings: Settings, cache: Cache) -> dict[str, tuple[str, ...]]:
     return excluded_paths(lock, cache=cache, settings=settings, reporter=SilentReporter(), fetch=False)
-
-
-def _of_python(lock: Lock, paths: Mapping[str, Paths], contested: set[str]) -> set[str]:
-    """Return the names of the packages that any import may depend on."""
-    by_name = {package.name: package for package in lock.conda}
-    roots = {package.name for package in lock.conda if needs_python(package)}
-    roots |= {name for name in by_name if any(path.startswith("lib/python") for path in paths[name])} | contested
-    return {name for root in roots for name in _closure(root, by_name)}
-
-
-def _closure(root: str, by_name: Mapping[str, LockedConda]) -> set[str]:
-    """Return the names of a package and all that it depends on."""
-    found, waiting = {root}, [root]
-    while waiting:
-        names = {dependency_name(text) for text in by_name[waiting.pop()].depends}
-        new = (names & by_name.keys()) - found  # virtual packages (__glibc) are in no lock
-        found |= new
-        waiting += new
-    return found
-
-
-def _with_dependencies(lock: Lock) -> Iterator[tuple[LockedConda, str]]:
-    by_name = {package.name: package for package in lock.conda}
-    for package in lock.conda:
-        yield package, _digest(sorted(by_name[name].sha256 for name in _closure(package.name, by_name)))
 
 
 def _foreign(info: ImageInfo, plans: tuple[LayerPlan, ...], cache: Cache) -> list[str]:
@@ -211,21 +171,6 @@ def _foreign(info: ImageInfo, plans: tuple[LayerPlan, ...], cache: Cache) -> lis
     if len(ours) < len(plans) or info.diff_ids[-len(ours) :] != ours:
         return ["whole", *info.diff_ids]
     return list(info.diff_ids[: -len(ours)])
-
-
-def _is_code(path: str) -> bool:
-    return path.startswith(_PROGRAMS) or ".so" in path.rpartition("/")[2]
-
-
-class _UnknownError(Exception):
-    """A package's paths are not in the cache."""
-
-
-class _Kept(Cache):
-    """A cache that only tells what it has, so that nothing is fetched for a test."""
-
-    def folder(self, *parts: str) -> Path:
-        raise _UnknownError
 
 
 def _digest(value: object) -> str:

@@ -66,3 +66,10 @@ def test_what_cannot_start_is_an_error_and_leaves_no_container(
 def test_an_image_that_is_not_there(machine: Place) -> None:
     with pytest.raises(EngineError, match="No such image"):
         machine.engine.run(machine.tag("none"), ["true"])
+
+
+def test_a_bare_container_has_no_network_and_can_talk_to_itself(machine: Place, base_image: str) -> None:
+    script = ["sh", "-c", "ls /sys/class/net; cat /sys/class/net/lo/operstate; readlink /proc/self/ns/net"]
+    interfaces, state, namespace = machine.engine.run(base_image, script, bare=True).output.split()
+    assert (interfaces, state) == (b"lo", b"unknown"), "which Linux says of a loopback interface that is up"
+    assert namespace.decode() != str(Path("/proc/self/ns/net").readlink())

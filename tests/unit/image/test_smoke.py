@@ -299,6 +299,7 @@ class LocalEngine:
 
     def __init__(self) -> None:
         self.runs = 0
+        self.bare: list[bool] = []
 
     def inspect(self, reference: str) -> ImageInfo:
         return ImageInfo("sha256:1", (), (), (), "amd64", "linux", 1)
@@ -308,6 +309,7 @@ class LocalEngine:
         import sys
 
         self.runs += 1
+        self.bare.append(options["bare"])
         done = subprocess.run([sys.executable, *command[1:]], capture_output=True, check=False)
         return ContainerResult(done.returncode, done.stdout + done.stderr)
 
@@ -317,10 +319,13 @@ def quiet_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smoke, "needs_from_base", lambda digests, cache: {})
 
 
+ALLOWED = ("interpreter", "requirements", "modules", "libraries")
+
+
 def settings_in(folder: Path, **values: Any) -> Settings:
     known = Settings(root=folder, conda_files=(), lock_file=folder / "lock", cache_dir=folder / "cache")
     # This machine's interpreter answers, whose prefix and installed packages are not those of an image.
-    return replace(known, test_allow=("interpreter", "requirements", "modules", "libraries"), **values)
+    return replace(known, test_allow=ALLOWED, **values)
 
 
 def run_smoke(engine: LocalEngine, settings: Settings, declared: Declared | None = None) -> smoke.SmokeReport:
@@ -355,3 +360,30 @@ def test_a_failure_names_its_checks_and_is_not_remembered(tmp_path: Path) -> Non
         assert "import no_such_module_anywhere, command: echo said; exit 5" in caught.value.what
         assert "said" in caught.value.what
     assert engine.runs == 2
+
+
+class Choosy(LocalEngine):
+    """No import succeeds in a bare container."""
+
+    def run(self, image: str, command: list[str], **options: Any) -> ContainerResult:
+        result = super().run(image, command, **options)
+        return (
+            replace(result, output=result.output.replace(b'"ok": true', b'"ok": false')) if options["bare"] else result
+        )
+
+
+@pytest.mark.usefixtures("quiet_libraries")
+def test_what_fails_in_a_bare_container_is_tried_in_a_usual_one(tmp_path: Path) -> None:
+    engine = Choosy()
+    assert run_smoke(engine, settings_in(tmp_path, test_imports=("json",))).ok
+    assert engine.bare == [True, False]
+
+
+@pytest.mark.usefixtures("quiet_libraries")
+@pytest.mark.parametrize("values", [{"test": ("true",)}, {"test_allow": ("import json", *ALLOWED)}])
+def test_commands_and_imports_that_may_fail_get_a_usual_container_at_once(
+    tmp_path: Path, values: dict[str, Any]
+) -> None:
+    engine = Choosy()
+    assert run_smoke(engine, replace(settings_in(tmp_path, test_imports=("json",)), **values)).ok
+    assert engine.bare == [False]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from himl_container.cache import Cache
 from himl_container.environment.model import BasePin, Lock, LockedConda, LockedWheel
-from himl_container.image import smoke_memory
+from himl_container.image import smoke_inputs, smoke_memory
 from himl_container.image.model import PREFIX, ImageInfo
 from himl_container.image.plan import plan_layers
 from himl_container.image.smoke_memory import Memory, memory_of
@@ -73,7 +73,9 @@ class Images:
 @pytest.fixture
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Images]:
     made = Images(tmp_path)
-    monkeypatch.setattr(smoke_memory, "package_paths", lambda lock, **others: made.paths)
+    monkeypatch.setattr(smoke_inputs, "package_paths", lambda lock, **others: made.paths)
+    # In truth a package's hash decides its paths; here tests decide them.
+    monkeypatch.setattr(smoke_inputs, "lock_key", lambda lock: repr((lock.conda, made.paths)))
     monkeypatch.setattr(smoke_memory, "excluded_paths", lambda lock, **others: {})
     yield made
 
@@ -192,7 +194,7 @@ def test_a_package_counts_when_something_of_python_needs_it(changed: tuple[Lock,
         needed |= more
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         images = Images(Path(folder))
-        patch.setattr(smoke_memory, "package_paths", lambda lock, **others: images.paths)
+        patch.setattr(smoke_inputs, "package_paths", lambda lock, **others: images.paths)
         images.memory(lock).keep([ONE], [])
         assert images.memory(other(lock, name)).known([ONE]) == (set() if name in needed else {ONE})
 
