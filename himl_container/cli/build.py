@@ -56,10 +56,7 @@ def command(
     set. With --push it is looked for in the registry alone.
     """
     if dry_run:
-        from himl_container.image.dry_run import describe_build
-
-        plan = describe_build(settings, reporter=output.reporter, locked=locked)
-        output.result(plan.as_json(), plan.as_text())
+        _dry_run(settings, output, locked=locked, push=push)
         return
     start = time.monotonic()
     found = None if push else find_image(settings, test=test)
@@ -74,6 +71,24 @@ def command(
         sent = built.pushed.bytes_sent if built.pushed else None
     if in_pipeline(os.environ):
         tell({**value, "bytes_sent": sent}, as_json=output.as_json)
+    output.result(value, text)
+
+
+def _dry_run(settings: Settings, output: Output, *, locked: bool, push: bool) -> None:
+    from himl_container.image.dry_run import describe_build
+
+    plan = describe_build(settings, reporter=output.reporter, locked=locked)
+    value, text = plan.as_json(), plan.as_text()
+    if push:
+        from himl_container.publish.remote import find_remote
+
+        remote = find_remote(settings, plan.fingerprint, reporter=output.reporter)
+        name = f"{settings.remote_name}:{plan.fingerprint[:32]}"
+        value["registry"] = {"name": name, "exists": remote is not None, "tested": remote is not None and remote.tested}
+        state = "would be pushed" if remote is None else "is there already: nothing to do"
+        if remote is not None and not remote.tested:
+            state = "is there already, untested"
+        text += f"\npush    {name}\n        {state}"
     output.result(value, text)
 
 

@@ -127,6 +127,30 @@ def test_fresh_agent_with_a_warm_registry_asks_once_and_is_done(
     assert (result["built"], result["tested"], result["digest"]) == (False, True, pushed["digest"])
     assert len(proxy.seen) <= 2
     assert (agent.blobs, agent.packages) == ([], set())
+    # As GitHub Actions sees it, and what its caches are named after.
+    agent.environ |= {"GITHUB_OUTPUT": str(tmp_path / "output"), "GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
+    agent("build", "--locked", "--push")
+    output, summary = (tmp_path / "output").read_text(), (tmp_path / "summary").read_text()
+    assert all(text in output for text in (pushed["digest"], pushed["fingerprint"], "\nfalse\n"))
+    assert pushed["digest"] in summary
+    assert agent("cache", "key").stdout.strip() == pushed["fingerprint"]
+    fresh = Agent(cli, tmp_path / "fresh")
+    assert fresh("cache", "key").stdout.strip() == pushed["fingerprint"]
+    assert fresh.packages == set()
+
+
+def test_image_built_without_its_test_is_tested_by_the_next_build(
+    cli: kit.Cli, project: kit.ProjectFolder, image_name: str
+) -> None:
+    project.environment("python =3.11")
+    project.write("pyproject.toml", '[tool.himl-container]\ntest = ["false"]\n')
+    local = without(cli, image_name)
+    first = result_of(local("build", "--no-test", "--json"))
+    assert (first["built"], first["tested"]) == (True, False)
+    again = local("build", "--no-test")
+    assert "NOT TESTED" in again.stdout
+    local("build", expect=72)
+    remove(f"{image_name}-local")
 
 
 def test_fresh_agent_makes_and_sends_only_what_has_changed(
@@ -140,7 +164,9 @@ def test_fresh_agent_makes_and_sends_only_what_has_changed(
     project.environment(*OTHERS, "tinylib =1.1")
     cli("lock")
     agent = Agent(cli, tmp_path / "agent", registry=proxy.host)
+    assert "would be pushed" in cli("build", "--dry-run", "--push").stdout
     result = agent.result("--push", "--no-test")
+    assert "is there already, untested" in cli("build", "--dry-run", "--push").stdout
     assert (result["built"], result["tested"]) == (True, False)
     assert len(result["made"]) == 2  # the bin of the package, and the generated layer
     assert "himl" in result["made"]
@@ -149,6 +175,8 @@ def test_fresh_agent_makes_and_sends_only_what_has_changed(
     kept = {layer["digest"] for layer in pushed["layers"]}
     assert len({layer["digest"] for layer in result["layers"]} - kept) == 2
     assert result["pushed"]["bytes"] < 100_000
+    assert {"tinylib", "python"} <= agent.packages
+    assert len(agent.packages) < 10
     layers = [path for path in proxy.paths("GET", "/blobs/") if any(layer in path for layer in kept)]
     assert layers == []
     # A machine with everything makes the same image, in its own way.
