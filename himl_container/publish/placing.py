@@ -5,10 +5,12 @@ For each distinct layer, until one works:
 1. a compressed form that is known by its digest (from the layer index or the base's registry, or made here before) is
    in the repository already: one ``HEAD``;
 2. it is in another repository of the same registry: mounted there;
-3. it was compressed here before: sent;
-4. it is in another registry, and not on this machine: copied;
+3. it is a layer of the base, and another registry has it: copied, so that it has one digest everywhere, and a machine
+   that has the base need not fetch it under another;
+4. it was compressed here before: sent;
 5. its tar is on this machine: compressed, then sent;
-6. it is only in the daemon: exported (all such layers in one stream), compressed, then sent.
+6. it is in another registry: copied;
+7. it is only in the daemon: exported (all such layers in one stream), compressed, then sent.
 
 Compressing uses all cores, while what is compressed already travels
 (over :data:`himl_container.publish.transfer.CONNECTIONS` connections).
@@ -107,7 +109,7 @@ class Placer:
             digest = descriptor.digest
             if digest in self.distrusted:
                 continue
-            if digest not in asked and self.target.blob_exists(digest):
+            if digest not in asked and self.target.blob_exists(digest, descriptor.size):
                 return Placed(descriptor, "there")
             asked.add(digest)
             beside = remote is not None and remote.host == self.target.host and remote.repository != self.target.name
@@ -148,14 +150,14 @@ class Placer:
         :param ask: whether the repository may have it: its digest was not known before it was compressed.
         """
         digest = made.descriptor.digest
-        if ask and digest not in self.distrusted and self.target.blob_exists(digest):
+        if ask and digest not in self.distrusted and self.target.blob_exists(digest, made.descriptor.size):
             return Placed(made.descriptor, "there")
         sent = self._upload(layer.name, made.path, made.descriptor)
         return Placed(made.descriptor, "sent" if sent else "there")
 
     def send_document(self, data: bytes, descriptor: Descriptor) -> None:
         """Send a small blob, unless it is there."""
-        if descriptor.digest not in self.distrusted and self.target.blob_exists(descriptor.digest):
+        if descriptor.digest not in self.distrusted and self.target.blob_exists(descriptor.digest, descriptor.size):
             return
         with self.store.cache.new_file() as temporary:
             temporary.write_bytes(data)
@@ -207,7 +209,7 @@ class _Run:
         self.placer = placer
         self.placed: dict[str, Placed] = {}
         self._layers = tuple(layers)
-        self._locating = 0
+        self._locating = 1  # the beginning itself: nothing is exported before all layers were looked at
         self._hidden: list[PushLayer] = []
 
     def begin(self, threads: Threads, documents: Sequence[tuple[bytes, Descriptor]]) -> None:
@@ -221,6 +223,7 @@ class _Run:
                 threads.connect(self.placer.locate, layer, then=functools.partial(self._located, layer))
         for data, descriptor in documents:
             threads.connect(self.placer.send_document, data, descriptor, then=_nothing)
+        self._locating -= 1
         self._export_hidden()
 
     def _located(self, layer: PushLayer, found: Placed | None) -> None:
@@ -232,22 +235,35 @@ class _Run:
         self._export_hidden()
 
     def _bring(self, layer: PushLayer) -> None:
+        if not layer.key and self.placer.sources(layer):
+            self._copy(layer, instead=self._bring_ours)
+        else:
+            self._bring_ours(layer)
+
+    def _bring_ours(self, layer: PushLayer) -> None:
+        """Bring a layer with what this machine has of it."""
         made = self.placer.store.get(layer.diff_id)
         if made is not None:
             self._send(layer, made, ask=False)
         elif layer.path is not None:
             self._compress(layer, layer.path)
-        elif self.placer.sources(layer):
-            self.threads.connect(self.placer.copy, layer, then=functools.partial(self._copied, layer))
+        elif layer.key and self.placer.sources(layer):
+            self._copy(layer, instead=self._hide)
         else:
-            self._hidden.append(layer)
+            self._hide(layer)
 
-    def _copied(self, layer: PushLayer, found: Placed | None) -> None:
-        if found is not None:
-            self.placed[layer.diff_id] = found
-        else:
-            self._hidden.append(layer)
-            self._export_hidden()
+    def _copy(self, layer: PushLayer, *, instead: Callable[[PushLayer], None]) -> None:
+        def copied(found: Placed | None) -> None:
+            if found is not None:
+                self.placed[layer.diff_id] = found
+            else:
+                instead(layer)
+
+        self.threads.connect(self.placer.copy, layer, then=copied)
+
+    def _hide(self, layer: PushLayer) -> None:
+        self._hidden.append(layer)
+        self._export_hidden()
 
     def _export_hidden(self) -> None:
         """Export in one stream all layers that exist only in the daemon, as soon as it is known which these are."""

@@ -210,9 +210,8 @@ class PushSource:
         return None if known is None else {memo_key(files, plan): known}
 
     def _base(self, diff_ids: tuple[str, ...], remotes: Remotes) -> RegistryBase | None:
-        """Return the base as its registry has it, unless all its layers are at hand anyway."""
-        store = CompressedStore(self.cache, self.settings.compression)
-        if all(remotes.get(diff_id) or store.get(diff_id) for diff_id in diff_ids):
+        """Return the base as its registry has it, unless the index names all its layers anyway."""
+        if all(remotes.get(diff_id) for diff_id in diff_ids):
             return None
         try:
             return registry_base(

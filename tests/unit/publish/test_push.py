@@ -169,10 +169,22 @@ def test_layer_that_another_registry_does_not_give_comes_from_the_daemon(machine
     assert any("base: cannot be copied from mcr.example/azureml/base" in text for text in machine.told)
 
 
-def test_layer_that_is_here_is_not_fetched_from_another_registry(machine: Machine) -> None:
-    remote = machine.remote("mcr.example", "azureml/base")
-    machine.push(image_of(machine.layer("base", remotes=(remote,))))
+def test_layer_of_ours_that_is_here_is_not_fetched_from_another_registry(machine: Machine) -> None:
+    remote = machine.remote("mcr.example", "team/other")
+    machine.push(image_of(machine.layer("python", key="ab" * 32, remotes=(remote,))))
     assert machine.other("mcr.example").calls == []
+
+
+def test_layer_of_the_base_keeps_the_digest_of_its_registry_also_where_its_content_is_here(machine: Machine) -> None:
+    remote = machine.remote("mcr.example", "azureml/base")
+    layer = machine.layer("base", remotes=(remote,))
+    own = CompressedStore(machine.cache).make(layer.diff_id, layer.path or Path())
+    pushed = machine.push(image_of(layer))
+    assert pushed.layers[0] == remote.descriptor != own.descriptor
+    # Where its registry does not give it, what is here is sent.
+    machine.other("mcr.example").repository("azureml/base").blobs.clear()
+    machine.target.blobs.clear()
+    assert machine.push(image_of(layer, note="again"), tag="cd" * 16).layers[0] == own.descriptor
 
 
 def test_layer_that_is_nowhere_is_told_by_name_and_nothing_is_tagged(machine: Machine) -> None:
