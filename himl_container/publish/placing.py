@@ -235,7 +235,10 @@ class _Run:
         self._export_hidden()
 
     def _bring(self, layer: PushLayer) -> None:
-        if not layer.key and self.placer.sources(layer):
+        made = self.placer.store.get(layer.diff_id)
+        sources = self.placer.sources(layer)
+        same = made is not None and any(made.descriptor.digest == one.descriptor.digest for one in sources)
+        if not layer.key and sources and not same:
             self._copy(layer, instead=self._bring_ours)
         else:
             self._bring_ours(layer)
