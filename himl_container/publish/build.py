@@ -19,21 +19,27 @@ from typing import TYPE_CHECKING
 from himl_container.cache import Cache
 from himl_container.errors import RegistryError, SmokeTestError
 from himl_container.image import fingerprint as fingerprints
-from himl_container.image.build import Builder, ensure_image, remember
-from himl_container.image.engine import Engine, connect
 from himl_container.image.lookup import BuiltImage
-from himl_container.image.model import Layer
 from himl_container.progress import Reporter
-from himl_container.publish.model import Pushed
+from himl_container.publish.model import Pushed, Work
 from himl_container.publish.remote import Connect, RemoteImage, attach_test, find_remote, not_answered, open_repository
-from himl_container.publish.source import RegistrySource, Work
 from himl_container.registry.api import Repository
 from himl_container.registry.api import connect as connect_registry
 from himl_container.settings import Settings
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # an image that is in the registry is found with few imports
+    from himl_container.image.build import Builder
+    from himl_container.image.engine import Engine
+    from himl_container.image.model import Layer
     from himl_container.image.prepare import Prepared
-    from himl_container.publish.publication import Publication, Publisher
+    from himl_container.publish.publication import Publication
+    from himl_container.publish.source import RegistrySource
+
+
+def _connect_engine(cache: Cache) -> Engine:
+    from himl_container.image.engine import connect
+
+    return connect(cache)
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def build(
     push: bool = False,
     test: bool = True,
     builder: Builder = "assemble",
-    connect_engine: Callable[[Cache], Engine] = connect,
+    connect_engine: Callable[[Cache], Engine] = _connect_engine,
     connect_to: Connect = connect_registry,
 ) -> Built:
     """Return the image of these settings: in the daemon, or with ``push`` in the registry.
@@ -150,6 +156,7 @@ class _Flow:
 
     @functools.cached_property
     def prepared(self) -> Prepared:
+        from himl_container.image.build import remember
         from himl_container.image.prepare import prepare
 
         prepared = prepare(self.settings, engine=self.engine, reporter=self.reporter, locked=self.locked)
@@ -169,6 +176,8 @@ class _Flow:
             raise not_answered(error, self.settings.remote_name) from error
 
     def _ensure(self, source: RegistrySource | None) -> BuiltImage:
+        from himl_container.image.build import ensure_image
+
         try:
             return ensure_image(
                 self.settings,
@@ -186,19 +195,10 @@ class _Flow:
             raise not_answered(error, self.settings.remote_name) from error
 
     def _source(self, *, asked: bool = False) -> RegistrySource:
+        from himl_container.publish.source import RegistrySource
+
         return RegistrySource(
             self.settings, self.repository, reporter=self.reporter, asked=asked, connect_to=self.connect_to
-        )
-
-    def _publisher(self, source: RegistrySource) -> Publisher:
-        from himl_container.publish.publication import Publisher
-
-        return Publisher(
-            self.settings,
-            self.prepared,
-            source,
-            engine=self.engine,
-            reporter=self.reporter,
         )
 
     def _from_daemon(self, source: RegistrySource) -> Publication:
@@ -216,9 +216,9 @@ class _Flow:
         return pushing.publication(pushing.remotes(source.index, self.repository))
 
     def _without_test(self, source: RegistrySource) -> tuple[BuiltImage, Publication]:
-        from himl_container.publish.publication import UnknownActivationError
+        from himl_container.publish.publication import Publisher, UnknownActivationError
 
-        publisher = self._publisher(source)
+        publisher = Publisher(self.settings, self.prepared, source, engine=self.engine, reporter=self.reporter)
         try:
             publication = publisher.assembled()
         except UnknownActivationError:
@@ -246,6 +246,7 @@ class _Flow:
 
     def _tested(self, remote: RemoteImage) -> Built:
         """Test an image that the registry has untested, and say so there. Its digest stays the same."""
+        from himl_container.image.build import remember
         from himl_container.image.smoke import smoke_test
         from himl_container.publish.pull import pull_image
 

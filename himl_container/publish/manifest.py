@@ -19,11 +19,11 @@ from pathlib import Path
 from himl_container.environment.model import Lock
 from himl_container.errors import InputError
 from himl_container.image.model import EPOCH
+from himl_container.publish.model import TESTED
 from himl_container.registry.model import OCI_CONFIG, OCI_MANIFEST, Descriptor, canonical_json, sha256_of
 
 FINGERPRINT = "io.himl.fingerprint"
 LOCK = "io.himl.lock"
-TESTED = "io.himl.tested"
 VERSION = "io.himl.version"
 BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from himl_container.registry.model import Descriptor
 
+TESTED = "io.himl.tested"
+"""Annotation of a manifest: whether the image had passed its tests when it was pushed."""
+
 
 @dataclass(frozen=True)
 class RemoteBlob:
@@ -86,3 +89,17 @@ class Pushed:
     def reference(self) -> str:
         """``host/repository@sha256:...``: the name that always means this image."""
         return f"{self.name.rpartition(':')[0]}@{self.manifest.digest}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What became of the layers that the store lacked, by name, in the plan's order.
+
+    :param made: built here.
+    :param downloaded: fetched from the registry.
+    :param reused: left in the registry, neither built nor fetched.
+    """
+
+    made: tuple[str, ...] = ()
+    downloaded: tuple[str, ...] = ()
+    reused: tuple[str, ...] = ()

@@ -15,9 +15,9 @@ from himl_container.image.prepare import Prepared, plan_image
 from himl_container.image.store import LayerStore
 from himl_container.progress import Reporter
 from himl_container.publish.layer_facts import KnowingCache
-from himl_container.publish.model import PushImage, PushLayer, RemoteBlob
+from himl_container.publish.model import PushImage, PushLayer, RemoteBlob, Work
 from himl_container.publish.placing import Export
-from himl_container.publish.source import RegistrySource, Work
+from himl_container.publish.source import RegistrySource
 from himl_container.registry.model import Descriptor
 from himl_container.settings import Settings
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from himl_container.errors import InputError, RegistryError
-from himl_container.image.smoke_verdict import SmokeCheck
 from himl_container.progress import Reporter
-from himl_container.publish.manifest import TESTED
+from himl_container.publish.model import TESTED
 from himl_container.registry.api import Repository, connect
 from himl_container.registry.model import Descriptor, canonical_json
 from himl_container.settings import Settings
+
+if TYPE_CHECKING:
+    from himl_container.image.smoke_verdict import SmokeCheck
 
 TEST_TYPE = "application/vnd.himl.test.v1+json"
 """Artifact type and media type of what says that an image, pushed untested, has passed its tests later."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from himl_container.cache import Cache
 from himl_container.environment.model import Lock
@@ -18,6 +17,7 @@ from himl_container.progress import Reporter
 from himl_container.publish.index_document import DamagedError, IndexEntry
 from himl_container.publish.layer_facts import KnowingCache, LayerFacts, path_keys, paths_known, read_facts
 from himl_container.publish.layer_index import LayerIndex
+from himl_container.publish.model import Work
 from himl_container.publish.pull_downloads import Downloads
 from himl_container.publish.pull_model import PullLayer
 from himl_container.publish.remote import Connect, RemoteImage, find_remote
@@ -27,28 +27,6 @@ from himl_container.settings import Settings
 
 _AT_ONCE = 8
 _LARGEST_FACTS = 32 << 20
-
-
-@dataclass
-class Work:
-    """What became of the layers that the store lacked, by name, in the plan's order.
-
-    :param made: built here.
-    :param downloaded: fetched from the registry.
-    :param reused: left in the registry, neither built nor fetched.
-    """
-
-    made: tuple[str, ...] = ()
-    downloaded: tuple[str, ...] = ()
-    reused: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Known:
-    """A layer that the registry has, and what is known of it."""
-
-    entry: IndexEntry
-    facts: LayerFacts
 
 
 class RegistrySource:

@@ -22,7 +22,8 @@ from registry_server import Host, registry
 from runnable import remove, removed_afterwards
 
 from himl_container.image.system import REPOSITORY
-from himl_container.publish.manifest import FINGERPRINT, TESTED
+from himl_container.publish.manifest import FINGERPRINT
+from himl_container.publish.model import TESTED
 
 pytestmark = pytest.mark.docker
 
