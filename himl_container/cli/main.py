@@ -108,6 +108,9 @@ def run(arguments: list[str]) -> int:
 
 def _leave(code: int) -> NoReturn:
     """End the process without taking the interpreter down: a thread of rattler that still runs would abort it (-6)."""
+    engine_run = sys.modules.get("himl_container.image.engine_run")
+    if engine_run is not None:
+        engine_run.finish_removals()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

@@ -13,7 +13,7 @@ from himl_container.errors import EngineError, InputError
 from himl_container.image.docker_http import segment
 from himl_container.image.endpoint import Endpoint, resolve_endpoint
 from himl_container.image.engine import ContainerResult, EngineInfo
-from himl_container.image.engine_client import Client
+from himl_container.image.engine_client import Client, RefusedError
 from himl_container.image.engine_images import StoredImages
 from himl_container.image.engine_load import Loader
 from himl_container.image.model import ComposedImage, ImageInfo
@@ -188,7 +188,14 @@ class DockerEngine:
 
     def remove_image(self, reference: str) -> None:
         """Remove a name (and the image, with its last name). Nothing happens when there is none."""
-        self._client.delete(f"remove {reference!r}", f"/images/{segment(reference)}")
+        from himl_container.image.engine_run import finish_removals
+
+        doing, path = f"remove {reference!r}", f"/images/{segment(reference)}"
+        try:
+            self._client.delete(doing, path)
+        except RefusedError:
+            finish_removals()  # it may be our own container, on its way out, that still uses the image
+            self._client.delete(doing, path)
 
     def run(
         self,
@@ -203,6 +210,7 @@ class DockerEngine:
         user: str = "0:0",
         timeout: float | None = None,
         bare: bool = False,
+        answer: bytes = b"",
     ) -> ContainerResult:
         """Run a container to its end and remove it."""
         from himl_container.image.engine_run import Task, run
@@ -215,6 +223,7 @@ class DockerEngine:
             entrypoint=None if entrypoint is None else tuple(entrypoint),
             network=network,
             bare=bare,
+            answer=answer,
             workdir=workdir,
             user=user,
         )

@@ -32,6 +32,7 @@ class Task:
     entrypoint: tuple[str, ...] | None
     network: bool
     bare: bool
+    answer: bytes
     workdir: str
     user: str
 
@@ -43,14 +44,18 @@ def run(client: Client, task: Task, *, timeout: float | None) -> ContainerResult
     :raises EngineError: it could not be started, or the daemon went away.
     """
     doing = f"run a container of {task.image}"
-    with _created(client, doing, task) as container:
+    container = str(client.post(doing, "/containers/create", body=_body(task))["Id"])
+    answered = False
+    try:
         path = f"/containers/{segment(container)}"
         # Attached before the start, so that not a byte is missed and no log file has to be kept.
         params = {"stream": "1", "stdout": "1", "stderr": "1"}
         with client.open(doing, f"{path}/attach", method="POST", params=params) as output:
             client.post(doing, f"{path}/start")
             with _ended_after(client, path, timeout) as expired:
-                content = b"".join(_frames(client, doing, output))
+                content, answered = _content(client, doing, output, task.answer)
+                if answered:
+                    return ContainerResult(0, content)
                 # There is no limit: who wants one gave a timeout, which ends the container.
                 code = int(client.post(doing, f"{path}/wait", timeout=None)["StatusCode"])
         return ContainerResult(
@@ -58,17 +63,29 @@ def run(client: Client, task: Task, *, timeout: float | None) -> ContainerResult
             output=content,
             oom_killed=code != 0 and _oom_killed(client, doing, path),
         )
-
-
-@contextlib.contextmanager
-def _created(client: Client, doing: str, task: Task) -> Iterator[str]:
-    container = str(client.post(doing, "/containers/create", body=_body(task))["Id"])
-    try:
-        yield container
     finally:
-        # An error here must not hide the one that is under way; a daemon that is gone has lost its containers.
-        with contextlib.suppress(Exception):
-            client.delete(doing, f"/containers/{segment(container)}", {"force": "1", "v": "1"})
+        if answered:
+            # No daemon thread: an interpreter that ends waits for it.
+            removal = threading.Thread(target=_remove, args=(client, container))
+            _removals.append(removal)
+            removal.start()
+        else:
+            _remove(client, container)
+
+
+def finish_removals() -> None:
+    """Wait until the containers that were left to a thread are gone."""
+    while _removals:
+        _removals.pop().join()
+
+
+_removals: list[threading.Thread] = []
+
+
+def _remove(client: Client, container: str) -> None:
+    # An error here must not hide the one that is under way; a daemon that is gone has lost its containers.
+    with contextlib.suppress(Exception):
+        client.delete("remove a container", f"/containers/{segment(container)}", {"force": "1", "v": "1"})
 
 
 def _body(task: Task) -> dict[str, Any]:
@@ -101,11 +118,18 @@ def _body(task: Task) -> dict[str, Any]:
     return body
 
 
-def _frames(client: Client, doing: str, output: Stream) -> Iterator[bytes]:
-    """Yield a container's output to its end; each piece has a header of its channel and its length."""
+def _content(client: Client, doing: str, output: Stream, answer: bytes) -> tuple[bytes, bool]:
+    """Return a container's output, to its end or to the end of the answer, and whether that has come."""
+    content = bytearray()
+    begin = b"\n" + answer
     with client.converting(doing):
+        # Each piece has a header of its channel and its length.
         while len(header := output.body.read(_FRAME_HEADER)) == _FRAME_HEADER:
-            yield output.body.read(int.from_bytes(header[4:], "big"))
+            content += output.body.read(int.from_bytes(header[4:], "big"))
+            at = content.rfind(begin) if answer else -1
+            if at >= 0 and content.find(b"\n", at + 1) >= 0:
+                return bytes(content), True
+    return bytes(content), False
 
 
 def _oom_killed(client: Client, doing: str, path: str) -> bool:

@@ -44,6 +44,12 @@ def unsatisfied(distributions: Iterable[Mapping[str, Any]], markers: Mapping[str
     return tuple(problems)
 
 
+def import_tools() -> None:
+    """Import what :func:`unsatisfied` uses, which takes longer than its work on most environments."""
+    import packaging.requirements
+    import packaging.utils  # noqa: F401
+
+
 def _accepts(specifier: Any, version: str) -> bool:
     from packaging.version import InvalidVersion, Version
 

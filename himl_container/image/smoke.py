@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,6 +17,7 @@ from himl_container.errors import EngineError, SmokeTestError
 from himl_container.image import smoke_container
 from himl_container.image.engine import ContainerResult, Engine
 from himl_container.image.libraries import needs_from_base
+from himl_container.image.requirements import import_tools
 from himl_container.image.smoke_memory import DECLARED, Import, memory_of
 from himl_container.image.smoke_verdict import Expected, SmokeCheck, SmokeReport, judge, no_answer
 from himl_container.progress import Reporter
@@ -95,6 +97,8 @@ def _ask(
     names = {kind: sorted(name for of, name in known if of == kind) for kind in (DECLARED, _NAMED)}
     asked = {**question, "known": names[DECLARED], "known_imports": names[_NAMED]}
     timeout = 2 * _PATIENCE + _COMMAND_PATIENCE * len(question["test"]) + _PATIENCE * (1 + len(question["pip"]))
+    # The judge's tools are imported while the container starts.
+    threading.Thread(target=import_tools, daemon=True).start()
     found = smoke_container.ask(image_id, asked, engine, timeout=timeout, bare=bare)
     if isinstance(found, ContainerResult):
         return {}, no_answer(found, timeout)

@@ -71,6 +71,7 @@ def ask(
         network=False,
         timeout=timeout,
         bare=bare,
+        answer=mark.encode(),
     )
     _, found, answer = result.output.rpartition(b"\n" + mark.encode())
     if not found:

@@ -18,7 +18,7 @@ _LAST = 4000  # characters of a failure's output that anyone reads
 # Imports module after module, and says on a pipe what it begins and how it ended; at the end also which files below the
 # prefix were used besides Python's own: opened, loaded, started. "?" stands for what cannot be seen (a shell, a fork).
 _IMPORTER = """
-import os, sys, time, importlib, traceback
+import os, sys, time
 sys.path = [entry for entry in sys.path if entry]
 say = os.fdopen(int(sys.argv[1]), "w")
 inside, seen = sys.prefix + "/", set()
@@ -54,10 +54,11 @@ for name in sys.argv[2:]:
     say.write("begin 0 " + name + "\\n"); say.flush()
     began = time.time()
     try:
-        importlib.import_module(name)
+        __import__(name)
         how = "ok"
     except BaseException:
         how = "failed"
+        import traceback  # not before: what a module under test imports shall not be there already
         traceback.print_exc()
     say.write("%s %.3f %s\\n" % (how, time.time() - began, name)); say.flush()
 with open("/proc/self/maps", errors="surrogateescape") as maps:
@@ -81,15 +82,19 @@ class Importer:
         self.output = ""
         self.uses: list[str] | None = None  # what results() heard of; None before, and from a process that crashed
         self._late = False
-        import subprocess  # here and below: slow to import, and often there is nothing to start
-        import tempfile
-
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by results()
+        self._log = _log_file()
         self._pipe, theirs = os.pipe()
+        os.set_inheritable(theirs, True)
         command = [sys.executable, "-c", _IMPORTER, str(theirs), *names]
-        self._process = subprocess.Popen(
-            command, pass_fds=[theirs], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
-        )
+        # Without the module subprocess, which takes longer to import than what is tested often does.
+        self._process = os.fork()
+        if self._process == 0:
+            try:
+                for descriptor, source in ((0, os.open(os.devnull, os.O_RDONLY)), (1, self._log), (2, self._log)):
+                    os.dup2(source, descriptor)
+                os.execv(command[0], command)  # noqa: S606 - no shell is wanted
+            finally:
+                os._exit(127)
         os.close(theirs)
 
     def results(self) -> dict[str, dict[str, Any]]:
@@ -107,16 +112,18 @@ class Importer:
             current = name if how == "begin" else ""
             if how != "begin":
                 found[name] = {"ok": how == "ok", "seconds": float(seconds), "detail": ""}
-        late = self._process.poll() is None and self._late
-        if late:
-            self._process.kill()
-        code = self._process.wait()
+        ended, status = os.waitpid(self._process, os.WNOHANG if self._late else 0)
+        if not ended:
+            os.kill(self._process, signal.SIGKILL)
+            status = os.waitpid(self._process, 0)[1]
+        code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
         os.close(self._pipe)
-        self._log.seek(0)
-        self.output = self._log.read().decode("utf-8", "replace")[-_LAST:]
-        self._log.close()
+        size = os.lseek(self._log, 0, os.SEEK_END)
+        os.lseek(self._log, max(0, size - 4 * _LAST), os.SEEK_SET)
+        self.output = os.read(self._log, 4 * _LAST).decode("utf-8", "replace")[-_LAST:]
+        os.close(self._log)
         if current:
-            how = f"took longer than {self.patience:.0f} s" if late else _ended(code)
+            how = _ended(code) if ended else f"took longer than {self.patience:.0f} s"
             found[current] = {"ok": False, "seconds": 0.0, "detail": f"{how}\n{self.output}".strip()}
         return found
 
@@ -133,6 +140,16 @@ class Importer:
                 yield line.decode().split(" ", 2)
             if not data:
                 return
+
+
+def _log_file() -> int:
+    """Return the descriptor of a new file without a name."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("log")
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def _ended(code: int) -> str:

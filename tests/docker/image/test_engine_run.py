@@ -9,6 +9,7 @@ import pytest
 from tiny_images import Place
 
 from himl_container.errors import EngineError
+from himl_container.image.engine_run import finish_removals
 
 pytestmark = pytest.mark.docker
 
@@ -73,3 +74,22 @@ def test_a_bare_container_has_no_network_and_can_talk_to_itself(machine: Place, 
     interfaces, state, namespace = machine.engine.run(base_image, script, bare=True).output.split()
     assert (interfaces, state) == (b"lo", b"unknown"), "which Linux says of a loopback interface that is up"
     assert namespace.decode() != str(Path("/proc/self/ns/net").readlink())
+
+
+def test_a_container_that_has_answered_is_ended_and_removed(machine: Place, base_image: str) -> None:
+    script = f"echo before; echo {machine.name}; sleep 1; echo; echo {machine.name}:yes; echo after; exec sleep 600"
+    result = machine.engine.run(base_image, ["sh", "-c", script], answer=f"{machine.name}:".encode())
+    assert (result.exit_code, result.output.split()[:3]) == (
+        0,
+        [b"before", machine.name.encode(), f"{machine.name}:yes".encode()],
+    )
+    finish_removals()
+    assert containers(machine, machine.name) == []
+
+
+def test_a_container_that_ends_without_its_answer_says_how(machine: Place, base_image: str) -> None:
+    result = machine.engine.run(
+        base_image, ["sh", "-c", f"printf '\n{machine.name}:half'; exit 4"], answer=b"himl-test"
+    )
+    assert (result.exit_code, result.output) == (4, f"\n{machine.name}:half".encode())
+    assert containers(machine, machine.name) == []

@@ -14,7 +14,7 @@ from himl_container.environment.model import Declared
 from himl_container.errors import SmokeTestError
 from himl_container.image import smoke
 from himl_container.image.engine import ContainerResult
-from himl_container.image.inside import installed, trials
+from himl_container.image.inside import check, installed, trials
 from himl_container.image.model import PREFIX, ImageInfo
 from himl_container.image.requirements import unsatisfied
 from himl_container.image.smoke_verdict import Expected, SmokeReport, judge, no_answer
@@ -157,6 +157,22 @@ def test_what_imports_used_below_the_prefix_is_told(tmp_path: Path, monkeypatch:
     assert besides("starter") == {"bin/tool"}
     assert "?" in besides("sheller")
     assert uses("opener", "crasher") is None
+
+
+def test_markers_are_those_that_packaging_has() -> None:
+    from packaging.markers import default_environment
+
+    assert check.markers() == {key: value for key, value in default_environment().items() if key != "extra"}
+
+
+def test_a_module_is_found_without_being_imported() -> None:
+    import sys
+
+    sys.modules.pop("this", None)
+    assert check._findable("this")
+    assert "this" not in sys.modules
+    assert check._findable("sys")
+    assert not check._findable("no_such_module_anywhere")
 
 
 def test_commands_end_in_time_and_say_what_they_said() -> None:
