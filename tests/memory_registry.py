@@ -111,7 +111,7 @@ class MemoryRepository:
             self.tags[reference] = digest
         return digest
 
-    def blob_exists(self, digest: str) -> bool:
+    def blob_exists(self, digest: str, size: int | None = None) -> bool:
         self._call("blob_exists", digest)
         return digest in self.blobs or digest in self.registry.liars
 

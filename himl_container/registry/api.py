@@ -57,8 +57,8 @@ class Repository(Protocol):
     def put_manifest(self, data: bytes, media_type: str, reference: str) -> str:
         """Store a manifest under a tag or its digest and return the digest that the registry reports, always equal."""
 
-    def blob_exists(self, digest: str) -> bool:
-        """Whether the repository has a blob (``HEAD``)."""
+    def blob_exists(self, digest: str, size: int | None = None) -> bool:
+        """Whether the repository has a blob (``HEAD``), of this many bytes where the registry says how many it has."""
 
     def mount(self, digest: str, source: str) -> bool:
         """Have the registry take a blob over from another of its repositories; whether it did."""

@@ -148,9 +148,13 @@ class RegistryClient:
         """
         return manifests.put_manifest(self._access, data, media_type, reference)[0]
 
-    def blob_exists(self, digest: str) -> bool:
-        """Whether the repository has a blob."""
-        return self._size(digest) is not None
+    def blob_exists(self, digest: str, size: int | None = None) -> bool:
+        """Whether the repository has a blob; whole, where its size is given: a power cut may leave a registry a part.
+
+        :param size: bytes that it has to have.
+        """
+        found = self._size(digest)
+        return found is not None and (size is None or found in (size, _UNSAID))
 
     def mount(self, digest: str, source: str) -> bool:
         """Have the registry take a blob over from another of its repositories; whether it did.

@@ -59,7 +59,7 @@ class FakeRepository:
             self.tags[reference] = digest
         return digest
 
-    def blob_exists(self, digest: str) -> bool:
+    def blob_exists(self, digest: str, size: int | None = None) -> bool:
         self._call("blob_exists", digest)
         return digest in self.blobs
 
