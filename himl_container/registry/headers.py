@@ -142,9 +142,16 @@ def printable(text: str, limit: int = 300) -> str:
 
 def error_text(data: bytes) -> str:
     """Return what the body of an error says (distribution specification, "Error Codes"); empty where nothing useful."""
-    errors = _errors(data)
-    parts = [f"{code}: {message}" if message else code for code, message in errors]
-    return printable("; ".join(parts))
+    parts = [f"{code}: {message}" if message else code for code, message in _errors(data)]
+    return printable("; ".join([*parts, "its disk is full"] if disk_is_full(data) else parts))
+
+
+def disk_is_full(data: bytes) -> bool:
+    """Whether the body of an error is about a full disk of the registry.
+
+    The ``distribution`` server calls it an unknown error; its ``detail`` has the text or the number of ENOSPC.
+    """
+    return b"no space left on device" in data or re.search(rb'"Err": ?28\b', data) is not None
 
 
 def error_codes(data: bytes) -> tuple[str, ...]:

@@ -6,7 +6,14 @@ import re
 from collections.abc import Mapping
 
 from himl_container.errors import RegistryError
-from himl_container.registry.headers import error_codes, error_text, parse_retry_after, printable, readable
+from himl_container.registry.headers import (
+    disk_is_full,
+    error_codes,
+    error_text,
+    parse_retry_after,
+    printable,
+    readable,
+)
 from himl_container.registry.retries import RETRIED, Failure, RetryableError
 
 _MISSING = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
@@ -45,7 +52,8 @@ def refusal(
     said = error_text(data)
     text = f"the registry answered {status}{f', {said}' if said else ''}"
     if status in RETRIED:
-        return RetryableError(Failure(text, status, parse_retry_after(headers.get("Retry-After"), now)))
+        hint = _HINTS[507] if disk_is_full(data) else ""
+        return RetryableError(Failure(text, status, parse_retry_after(headers.get("Retry-After"), now), hint))
     if _MISSING.intersection(error_codes(data)):
         digests = tuple(dict.fromkeys(_DIGEST.findall(data.decode("utf-8", "replace"))))
         hint = "The registry said before that it has them; push again, or check the registry's storage."
