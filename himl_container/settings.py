@@ -7,6 +7,7 @@ Validated once, here; every later stage takes what it needs from the result and 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,8 +196,10 @@ def _complete(
     root = project.path.parent if project else files[0].parent if files else cwd
     # Beside the environment file, not in the root: a repository with several environments has a lock for each.
     result.setdefault("lock_file", (files[0].parent if files else root) / LOCK_FILE_NAME)
-    result.setdefault("image_name", images.repository_for(root.name))
-    result.setdefault("cache_dir", default_cache_dir())
+    if "image_name" not in result:
+        result["image_name"] = images.repository_for(root.name)
+    if "cache_dir" not in result:
+        result["cache_dir"] = default_cache_dir()
     cuda = str(result.get("cuda", ""))
     if cuda and "base_image" not in result:
         image = images.cuda_image(cuda)
@@ -213,6 +216,12 @@ _NAMES = {"pip-extra-index-url": "pip-extra-index-urls"}
 
 def default_cache_dir() -> Path:
     """Return the cache folder that is used where none is set: the platform's folder for such things."""
+    system: str = sys.platform
+    if system == "linux":
+        # As platformdirs has it (XDG Base Directory Specification: a relative path counts as none), without its import,
+        # which takes as long as all else here.
+        base = os.environ.get("XDG_CACHE_HOME", "").strip()
+        return Path(base if base.startswith("/") else Path("~/.cache").expanduser(), "himl-container")
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("himl-container"))

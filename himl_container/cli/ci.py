@@ -16,8 +16,8 @@ from typing import Any, TextIO
 
 from himl_container.errors import StorageError
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+_NAME = r"[A-Za-z_][A-Za-z0-9_-]*\Z"
+_CONTROL = r"[\x00-\x1f\x7f\x85\u2028\u2029]"
 _LONGEST = 8192
 _AZURE = {"%": "%AZP25", "\r": "%0D", "\n": "%0A"}
 _AZURE_PROPERTY = {**_AZURE, ";": "%3B", "]": "%5D"}
@@ -44,7 +44,7 @@ def emit(
     :raises StorageError: a file that GitHub names cannot be written.
     """
     for name, value in outputs.items():
-        if not _NAME.match(name) or len(value) > _LONGEST or _CONTROL.search(value):
+        if not re.match(_NAME, name) or len(value) > _LONGEST or re.search(_CONTROL, value):
             raise ValueError(f"{name!r} is not an output that a pipeline can take")
     if environ.get("GITHUB_OUTPUT"):
         _append(Path(environ["GITHUB_OUTPUT"]), "".join(map(github_output, outputs, outputs.values())))

@@ -88,8 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     A command may return an exit code; None is 0.
     """
     code = run(list(sys.argv[1:] if arguments is None else arguments))
-    # A thread that waits for a dead connection would keep who pressed Ctrl-C waiting for its time-out.
-    if arguments is None and ("rattler" in sys.modules or code == _INTERRUPTED):
+    if arguments is None:
         _leave(code)
     sys.exit(code)
 
@@ -107,7 +106,11 @@ def run(arguments: list[str]) -> int:
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process without taking the interpreter down: a thread of rattler that still runs would abort it (-6)."""
+    """End the process without taking the interpreter down, which takes as long as importing half of what is here.
+
+    It could also go wrong: a thread of rattler that still runs would abort the process (-6), and one that waits for a
+    dead connection would keep who pressed Ctrl-C waiting for its time-out.
+    """
     engine_run = sys.modules.get("himl_container.image.engine_run")
     if engine_run is not None:
         engine_run.finish_removals()

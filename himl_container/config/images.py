@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 # Docker takes the first part for a host only if it cannot be a folder: a dot, a port, or localhost.
 _HOST = rf"(?:(?:{_LABEL}(?:\.{_LABEL})+|localhost)(?::[0-9]{{1,5}})?|(?:{_LABEL}|\[[0-9a-fA-F:]+\]):[0-9]{{1,5}})"
 _NAME = rf"(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*"
-_REPOSITORY = re.compile(_NAME)
-_WITH_HOST = re.compile(rf"{_HOST}/.*")
-_REFERENCE = re.compile(rf"({_NAME})(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?")
+_WITH_HOST = rf"{_HOST}/.*"
+_REFERENCE = rf"({_NAME})(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?"
 _LONGEST = 255
 
 # CUDA version -> AzureML's image for it (the folders of the release notes in github.com/Azure/AzureML-Containers).
@@ -27,22 +25,24 @@ _CUDA_IMAGES = {
 
 def has_host(text: str) -> bool:
     """Whether an image's name begins with a registry's address."""
-    return _WITH_HOST.fullmatch(text) is not None
+    return re.fullmatch(_WITH_HOST, text) is not None
 
 
 def is_repository(text: str) -> bool:
     """Whether the text is a repository name without tag and digest (``himl/train``, ``host:5000/team/train``)."""
-    return len(text) <= _LONGEST and _REPOSITORY.fullmatch(text) is not None
+    return len(text) <= _LONGEST and re.fullmatch(_NAME, text) is not None
 
 
 def is_reference(text: str) -> bool:
     """Whether the text is ``repository[:tag][@sha256:...]``."""
-    found = _REFERENCE.fullmatch(text)
+    found = re.fullmatch(_REFERENCE, text)
     return found is not None and len(found[1]) <= _LONGEST
 
 
 def repository_for(folder: str) -> str:
     """Return the default repository name for a project's folder: ``himl/`` and the folder's name made valid."""
+    import unicodedata
+
     plain = unicodedata.normalize("NFKD", folder).encode("ascii", "ignore").decode().lower()
     words = re.findall(r"[a-z0-9]+", plain)
     return "himl/" + ("-".join(words)[:100].strip("-") or "environment")

@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from himl_container.errors import InputError
 
@@ -19,8 +18,7 @@ TABLE = "tool.himl-container"
 PREFIX = "HIML_CONTAINER_"
 
 
-@dataclass(frozen=True)
-class Raw:
+class Raw(NamedTuple):
     """One value as it was written.
 
     :param value: a TOML value, the text of a variable, or what click made of a flag.
@@ -35,8 +33,7 @@ class Raw:
     text: bool = False
 
 
-@dataclass(frozen=True)
-class Project:
+class Project(NamedTuple):
     """The project's own settings.
 
     :param path: the ``pyproject.toml``.
@@ -87,14 +84,14 @@ def line_of(text: str, table: str, key: str) -> int:
     current = ""
     header = 0
     for number, line in enumerate(text.splitlines(), start=1):
-        found = _HEADER.match(line)
+        found = re.match(_HEADER, line)
         if found:
             current = _bare(found[1])
             if current == f"{table}.{key}" or current.startswith(f"{table}.{key}."):
                 return number
             header = number if current == table else header
             continue
-        found = _KEY.match(line)
+        found = re.match(_KEY, line)
         if found:
             dotted = ".".join(part for part in (current, _bare(found[1])) if part)
             if dotted == f"{table}.{key}" or dotted.startswith(f"{table}.{key}."):
@@ -102,8 +99,8 @@ def line_of(text: str, table: str, key: str) -> int:
     return header
 
 
-_HEADER = re.compile(r"\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
-_KEY = re.compile(r"\s*([A-Za-z0-9_.\"' -]+?)\s*=")
+_HEADER = r"\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$"
+_KEY = r"\s*([A-Za-z0-9_.\"' -]+?)\s*="
 
 
 def _bare(key: str) -> str:

@@ -18,14 +18,15 @@ from himl_container.errors import InputError
 
 Parser = Callable[[Raw], object]
 
+# Patterns as text, compiled where they are used: most commands use none of them.
 # Debian Policy 5.6.1 (names), 5.6.8 (architectures), 5.6.12 (versions), in the spelling of apt-get's command line.
-_APT = re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9][a-z0-9-]*)?(?:=[0-9][A-Za-z0-9.+~:-]*)?")
-_CUDA = re.compile(r"[1-9][0-9]?\.[0-9]{1,2}(?:\.[0-9]{1,3})?")
-_GLIBC = re.compile(r"2\.[0-9]{1,3}")
-_CONDA_NAME = re.compile(r"[a-z0-9_][a-z0-9._-]*")
-_CHANNEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
-_DISTRIBUTION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
-_REFERENCE = re.compile(r"\$\{([A-Z0-9_]+)\}")
+_APT = r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9][a-z0-9-]*)?(?:=[0-9][A-Za-z0-9.+~:-]*)?"
+_CUDA = r"[1-9][0-9]?\.[0-9]{1,2}(?:\.[0-9]{1,3})?"
+_GLIBC = r"2\.[0-9]{1,3}"
+_CONDA_NAME = r"[a-z0-9_][a-z0-9._-]*"
+_CHANNEL = r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*"
+_DISTRIBUTION = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
+_REFERENCE = r"\$\{([A-Z0-9_]+)\}"
 _URL_SCHEMES = frozenset({"http", "https", "file"})
 _MACHINES = {"x86_64": "linux-64", "amd64": "linux-64", "aarch64": "linux-aarch64", "arm64": "linux-aarch64"}
 
@@ -41,7 +42,7 @@ def expand_variables(text: str, environ: Mapping[str, str]) -> str:
     A variable that is not set stays as it is written, again as in pip: the credentials of a URL are not needed to tell
     whether a lock is current.
     """
-    return _REFERENCE.sub(lambda found: environ.get(found[1]) or found[0], text)
+    return re.sub(_REFERENCE, lambda found: environ.get(found[1]) or found[0], text)
 
 
 def string(raw: Raw) -> str:
@@ -154,14 +155,14 @@ def channel(name: str, raw: Raw) -> str:
     """Accept a channel's name (``conda-forge``, ``conda-forge/label/dev``) or URL."""
     if "://" in name:
         check_url(name, raw)
-    elif not _CHANNEL.fullmatch(name):
+    elif not re.fullmatch(_CHANNEL, name):
         raise fail(raw, f"{name!r} is not the name or URL of a channel")
     return name.rstrip("/")
 
 
 def conda_name(name: str, raw: Raw) -> str:
     """Accept the name of a Conda package."""
-    if not _CONDA_NAME.fullmatch(name.lower()):
+    if not re.fullmatch(_CONDA_NAME, name.lower()):
         raise fail(raw, f"{name!r} is not the name of a Conda package")
     return name.lower()
 
@@ -174,7 +175,7 @@ def conda_names(raw: Raw) -> tuple[str, ...]:
 def distribution(raw: Raw) -> str:
     """Accept the name of a Python distribution; normalised (PyPA, "Names and normalization")."""
     name = string(raw)
-    if not _DISTRIBUTION.fullmatch(name):
+    if not re.fullmatch(_DISTRIBUTION, name):
         raise fail(raw, f"{name!r} is not the name of a Python distribution")
     return re.sub(r"[-_.]+", "-", name).lower()
 
@@ -228,12 +229,12 @@ def platform(raw: Raw) -> str:
     return name
 
 
-def pattern(regex: re.Pattern[str], meaning: str) -> Parser:
+def pattern(regex: str, meaning: str) -> Parser:
     """Accept a string that matches as a whole."""
 
     def parse(raw: Raw) -> str:
         value = string(raw)
-        if not regex.fullmatch(value):
+        if not re.fullmatch(regex, value):
             raise fail(raw, f"{value!r} is not {meaning}")
         return value
 
@@ -248,7 +249,7 @@ def apt(raw: Raw) -> tuple[str, ...]:
     """Accept a list of Debian packages (``name``, ``name:arch``, ``name=version``); sorted."""
     names = [string(item) for item in strings(raw)]
     for name in names:
-        if not _APT.fullmatch(name):
+        if not re.fullmatch(_APT, name):
             raise fail(raw, f"{name!r} is not the name of a Debian package")
     return tuple(sorted(set(names)))
 

@@ -11,13 +11,14 @@ import re
 from urllib.parse import unquote
 
 _MASK = "***"
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S*")
-_CONDA_TOKEN = re.compile(r"/t/[^/?#\s]+")
-_PORT = re.compile(r"(?:[^:]*|\[[0-9A-Fa-f:.%]*\])(?::[0-9]*)?")
-_HASH = re.compile(r"(?:md5|sha1|sha224|sha256|sha384|sha512)=[0-9a-fA-F]+")
+# As text, compiled where they are used: every command imports this module, few show a URL.
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
+_URL = r"[A-Za-z][A-Za-z0-9+.-]*://\S*"
+_TOKEN_PATH = r"/t/[^/?#\s]+"  # noqa: S105 - of Conda's tokens
+_PORT = r"(?:[^:]*|\[[0-9A-Fa-f:.%]*\])(?::[0-9]*)?"
+_HASH = r"(?:md5|sha1|sha224|sha256|sha384|sha512)=[0-9a-fA-F]+"
 _CLOSERS = "'\")]}>,;."
-_HEADER = re.compile(r"(?i)(\b(?:proxy-)?authorization\W{1,4}(?:(?:basic|bearer|token)\s+)?|\bbearer\s+)[^\s'\"]+")
+_HEADER = r"(?i)(\b(?:proxy-)?authorization\W{1,4}(?:(?:basic|bearer|token)\s+)?|\bbearer\s+)[^\s'\"]+"
 
 
 def strip_credentials(url: str) -> tuple[str, str, str]:
@@ -43,26 +44,26 @@ def redact(url: str) -> str:
     if not scheme:
         return url
     host = authority.rpartition("@")[2]
-    rest = _CONDA_TOKEN.sub(f"/t/{_MASK}", rest)
+    rest = re.sub(_TOKEN_PATH, f"/t/{_MASK}", rest)
     before, mark, fragment = rest.partition("#")
     path, question, query = before.partition("?")
     if question:
         fields = [field.partition("=") for field in query.split("&")]
         # A bare word may itself be the secret; only a name before "=" is known to be harmless.
         query = "&".join(f"{name}={_MASK}" if equals else _MASK for name, equals, _ in fields)
-    if mark and not _HASH.fullmatch(fragment):
+    if mark and not re.fullmatch(_HASH, fragment):
         fragment = _MASK
     return f"{scheme}{host}{path}{question}{query}{mark}{fragment}"
 
 
 def scrub(text: str) -> str:
     """Return a text with :func:`redact` applied to each URL in it, and without the values of authorization headers."""
-    return _HEADER.sub(rf"\1{_MASK}", _URL.sub(_scrub_one, text))
+    return re.sub(_HEADER, rf"\1{_MASK}", re.sub(_URL, _scrub_one, text))
 
 
 def _scrub_one(found: re.Match[str]) -> str:
     # Several URLs may stand together without a space ("a=https://b,https://c"): each is taken for itself.
-    starts = [place.start() for place in _SCHEME.finditer(found[0])]
+    starts = [place.start() for place in re.finditer(_SCHEME, found[0])]
     pieces = [found[0][start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
     return "".join(_scrub_piece(piece) for piece in pieces)
 
@@ -78,12 +79,12 @@ def _parts(url: str) -> tuple[str, str, str]:
     An unencoded ``/`` in a password would end the authority early and leave half of the login in it; so where what
     looks like a port is not a number and an ``@`` follows, the authority goes on to the last ``@``.
     """
-    found = _SCHEME.match(url)
+    found = re.match(_SCHEME, url)
     if not found:
         return "", "", url
     after = url[found.end() :]
     end = min((place for place in map(after.find, "/?#\\") if place >= 0), default=len(after))
-    if "@" not in after[:end] and "@" in after and not _PORT.fullmatch(after[:end]):
+    if "@" not in after[:end] and "@" in after and not re.fullmatch(_PORT, after[:end]):
         end = after.rindex("@") + 1
         end += min((place for place in map(after[end:].find, "/?#\\") if place >= 0), default=len(after) - end)
     return found[0], after[:end], after[end:]

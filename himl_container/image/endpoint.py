@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from himl_container.errors import EngineError
 
@@ -22,8 +22,7 @@ START_HINT = (
 )
 
 
-@dataclass(frozen=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """The address of a daemon.
 
     :param url: ``unix://``, ``tcp://``, ``ssh://`` or ``npipe://``.

@@ -19,6 +19,7 @@ TIMED_OUT = 124
 """Exit code of a container that was ended because its time was over, as of the ``timeout`` command."""
 
 _FRAME_HEADER = 8
+_REMOVAL_PATIENCE = 30.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ def run(client: Client, task: Task, *, timeout: float | None) -> ContainerResult
 
 
 def finish_removals() -> None:
-    """Wait until the containers that were left to a thread are gone."""
+    """Wait until the containers that were left to a thread are gone, but not for a daemon that answers no more."""
     while _removals:
-        _removals.pop().join()
+        _removals.pop().join(_REMOVAL_PATIENCE)
 
 
 _removals: list[threading.Thread] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from himl_container.config.sources import Raw, line_of
 from himl_container.config.values import apt, image_name, string, url
 from himl_container.errors import InputError
 from himl_container.find import find_upwards
-from himl_container.settings import DEFAULT_BASE_IMAGE, Settings, load_settings
+from himl_container.settings import DEFAULT_BASE_IMAGE, Settings, default_cache_dir, load_settings
 
 
 def load(
@@ -304,3 +305,15 @@ def test_the_documentation_has_every_setting() -> None:
     fields = {{"pip-extra-index-urls": "pip-extra-index-url"}.get(name, name) for name in fields}
     assert fields <= documented
     assert all(f"`{cuda_image(version)}`" in text for version in ("11.8", "12.4", "12.5", "12.6", "12.8"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere platformdirs itself is asked")
+@pytest.mark.parametrize("folder", ["/x/cache", "relative", "", " "])
+def test_the_cache_is_where_platformdirs_says(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import platformdirs
+
+    monkeypatch.setenv("XDG_CACHE_HOME", folder)
+    assert default_cache_dir() == Path(platformdirs.user_cache_dir("himl-container"))
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert default_cache_dir() == Path(platformdirs.user_cache_dir("himl-container"))
