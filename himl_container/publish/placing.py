@@ -193,9 +193,9 @@ class Placer:
 
     def _upload(self, name: str, path: Path, descriptor: Descriptor) -> bool:
         """Send a blob, unless another process of this machine has sent it just now; return whether it was sent."""
-        place = f"{self.target.host}/{self.target.name}@{descriptor.digest}"
+        digest, place = descriptor.digest, f"{self.target.host}/{self.target.name}@{descriptor.digest}"
         with self.store.cache.lock("upload-" + hashlib.sha256(place.encode()).hexdigest()[:3]) as waited:
-            if waited and descriptor.digest not in self.distrusted and self.target.blob_exists(descriptor.digest):
+            if waited and digest not in self.distrusted and self.target.blob_exists(digest, descriptor.size):
                 return False
             self.transfer.expect(name, descriptor.size)
             self.target.upload(path, descriptor, sent=self.transfer.sent)

@@ -168,10 +168,10 @@ class RegistrySource:
 
     def _there(self, entries: Iterable[IndexEntry], compression: str = "") -> set[str]:
         """Return the diff ids of the entries whose blob the registry has."""
-        digests = {entry.diff_id: self._blob(entry, compression).digest for entry in entries}
+        blobs = {entry.diff_id: self._blob(entry, compression) for entry in entries}
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="look-up") as pool:
-            found = list(pool.map(self.repository.blob_exists, digests.values()))
-        return {diff_id for diff_id, there in zip(digests, found, strict=True) if there}
+            found = list(pool.map(lambda blob: self.repository.blob_exists(blob.digest, blob.size), blobs.values()))
+        return {diff_id for diff_id, there in zip(blobs, found, strict=True) if there}
 
     def _download(self, plans: Sequence[LayerPlan], entries: dict[str, IndexEntry]) -> None:
         layers = [
