@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
+# Patterns as text, compiled where they are used; most names need the first one only.
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_PATH = rf"{_COMPONENT}(?:/{_COMPONENT})*"
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 # Docker takes the first part for a host only if it cannot be a folder: a dot, a port, or localhost.
 _HOST = rf"(?:(?:{_LABEL}(?:\.{_LABEL})+|localhost)(?::[0-9]{{1,5}})?|(?:{_LABEL}|\[[0-9a-fA-F:]+\]):[0-9]{{1,5}})"
-_NAME = rf"(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*"
-_WITH_HOST = rf"{_HOST}/.*"
-_REFERENCE = rf"({_NAME})(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_DIGEST = r"sha256:[0-9a-f]{64}"
 _LONGEST = 255
 
 # CUDA version -> AzureML's image for it (the folders of the release notes in github.com/Azure/AzureML-Containers).
@@ -25,18 +26,28 @@ _CUDA_IMAGES = {
 
 def has_host(text: str) -> bool:
     """Whether an image's name begins with a registry's address."""
-    return re.fullmatch(_WITH_HOST, text) is not None
+    host, slash, _ = text.partition("/")
+    return bool(slash) and re.fullmatch(_HOST, host) is not None
 
 
 def is_repository(text: str) -> bool:
     """Whether the text is a repository name without tag and digest (``himl/train``, ``host:5000/team/train``)."""
-    return len(text) <= _LONGEST and re.fullmatch(_NAME, text) is not None
+    if len(text) > _LONGEST:
+        return False
+    return re.fullmatch(_PATH, text) is not None or (
+        has_host(text) and re.fullmatch(_PATH, text.partition("/")[2]) is not None
+    )
 
 
 def is_reference(text: str) -> bool:
     """Whether the text is ``repository[:tag][@sha256:...]``."""
-    found = re.fullmatch(_REFERENCE, text)
-    return found is not None and len(found[1]) <= _LONGEST
+    name, at, digest = text.partition("@")
+    if at and not re.fullmatch(_DIGEST, digest):
+        return False
+    repository, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:  # the colon of a port
+        return is_repository(name)
+    return is_repository(repository) and re.fullmatch(_TAG, tag) is not None
 
 
 def repository_for(folder: str) -> str:

@@ -58,7 +58,10 @@ def redact(url: str) -> str:
 
 def scrub(text: str) -> str:
     """Return a text with :func:`redact` applied to each URL in it, and without the values of authorization headers."""
-    return re.sub(_HEADER, rf"\1{_MASK}", re.sub(_URL, _scrub_one, text))
+    if "://" in text:
+        text = re.sub(_URL, _scrub_one, text)
+    lower = text.lower()
+    return re.sub(_HEADER, rf"\1{_MASK}", text) if "authorization" in lower or "bearer" in lower else text
 
 
 def _scrub_one(found: re.Match[str]) -> str:

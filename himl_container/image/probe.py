@@ -1,16 +1,17 @@
 """One light question to the daemon: is there an image of this tag?
 
 This is all that a build with nothing to do asks of Docker, so it imports nothing but light parts of the standard
-library: the Docker SDK takes a sixth of a second to import, ``http.client`` (which imports ``email`` and ``ssl``) a
-twentieth. One request of HTTP/1.0, which is answered unchunked and ended by closing the connection, needs neither.
-Where the daemon is not behind a unix socket, the SDK is used.
+library: the Docker SDK takes a third of a second, ``http.client`` (which imports ``email`` and ``ssl``) a twentieth,
+and even the module ``socket`` longer than the request takes; its core ``_socket`` does not. One request of HTTP/1.0,
+which is answered unchunked and ended by closing the connection, needs no more. Where the daemon is not behind a unix
+socket, the whole client is used.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import socket
+from _socket import AF_UNIX, SOCK_STREAM, socket
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -90,12 +91,14 @@ def causes(error: BaseException) -> list[BaseException]:
 
 def _get(endpoint: Endpoint, path: str) -> tuple[int, bytes]:
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection = socket(AF_UNIX, SOCK_STREAM)
+        try:
             connection.settimeout(TIMEOUT)
             connection.connect(endpoint.socket_path)
             connection.sendall(f"GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode("ascii"))
-            with connection.makefile("rb") as stream:
-                answer = stream.read()
+            answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        finally:
+            connection.close()
     except OSError as error:
         raise cannot_connect(endpoint, error) from error
     head, separator, body = answer.partition(b"\r\n\r\n")

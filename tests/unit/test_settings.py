@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from himl_container.config.images import cuda_image, is_reference, is_repository, repository_for
+from himl_container.config.images import cuda_image, has_host, is_reference, is_repository, repository_for
 from himl_container.config.sources import Raw, line_of
 from himl_container.config.values import apt, image_name, string, url
 from himl_container.errors import InputError
@@ -317,3 +318,19 @@ def test_the_cache_is_where_platformdirs_says(folder: str, monkeypatch: pytest.M
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/somebody")
     assert default_cache_dir() == Path(platformdirs.user_cache_dir("himl-container"))
+
+
+COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+HOST = rf"(?:(?:{LABEL}(?:\.{LABEL})+|localhost)(?::[0-9]{{1,5}})?|(?:{LABEL}|\[[0-9a-fA-F:]+\]):[0-9]{{1,5}})"
+NAME = rf"(?:{HOST}/)?{COMPONENT}(?:/{COMPONENT})*"
+PIECES = st.sampled_from(["a", "B", "0", ".", "_", "__", "-", "/", ":", "@", "5000", "localhost", "[::1]", "\n"])
+
+
+@given(st.lists(PIECES | st.just("@sha256:" + "0" * 64), max_size=9).map("".join))
+def test_names_of_images_are_those_of_dockers_grammar(text: str) -> None:
+    """The grammar of github.com/distribution/reference as one expression."""
+    tagged = rf"{NAME}(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?"
+    assert is_repository(text) == (re.fullmatch(NAME, text) is not None)
+    assert is_reference(text) == (re.fullmatch(tagged, text) is not None)
+    assert has_host(text) == (re.fullmatch(rf"(?s:{HOST}/.*)", text) is not None)
