@@ -14,12 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from himl_container.cache import Cache
 from himl_container.errors import EngineError, InputError
+from himl_container.image import fingerprint
 from himl_container.image.docker_engine import DockerEngine
 from himl_container.image.endpoint import Endpoint, resolve_endpoint
 from himl_container.image.engine_build import find_buildx
 from himl_container.image.probe import cannot_connect, image_exists
 from himl_container.registry.reference import is_image, parse_reference
+from himl_container.settings import load_settings
 
 from .fake_daemon import PING, Answers, fake_daemon
 
@@ -204,3 +207,21 @@ def test_no_text_becomes_another_request(text: str) -> None:
     else:
         with pytest.raises(InputError):
             DockerEngine(None, {}).inspect(text)  # type: ignore[arg-type]
+
+
+def test_a_build_with_nothing_to_do_imports_little(tmp_path: Path) -> None:
+    settings = load_settings({"cache_dir": tmp_path / "cache", "image_name": "a/b"}, cwd=tmp_path, environ={})
+    fingerprint.remember(settings, [], "0" * 64, Cache(settings.cache_dir))
+    code = (
+        "import sys; from himl_container.cli.main import run; code = run(sys.argv[1:]);"
+        "heavy = {'docker', 'http.client', 'ssl', 'socket', 'subprocess', 'tempfile', 'logging', 'platformdirs',"
+        " 'yaml', 'rattler', 'packaging', 'jinja2', 'rich', 'himl_container.image.model', 'himl_container.publish.build'};"
+        "print(code, sorted(heavy & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, "build", "--cache-dir", settings.cache_dir, "--image-name", "a/b"]
+    with fake_daemon(tmp_path, {f"/images/a/b:{'0' * 32}/json": (200, IMAGE)}) as host:
+        environ = {name: text for name, text in os.environ.items() if not name.startswith(("HIML_", "XDG_"))}
+        environ["DOCKER_HOST"] = host
+        done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
+    assert "Nothing has changed" in done.stdout
+    assert done.stdout.splitlines()[-1] == "0 []"
