@@ -140,11 +140,12 @@ class _Push:
         """Put the manifest under the tag, and see that it is there."""
         layers = tuple(placed[layer.diff_id].descriptor for layer in self.image.layers)
         data, expected = image_manifest(self.image.config, layers, self.image.annotations)
+        self._store(data, expected)
         if self.attach is not None:
             self.attach(expected)
         found = self.target.head(self.tag)  # as late as can be
         if found is not None and found.digest == expected.digest:
-            return _Done(expected, layers, placed, existed=True)
+            return _Done(expected, layers, placed, self.manifest_bytes, existed=True)
         if found is not None and (self.before is None or found.digest != self.before.digest):
             return self._theirs(found, placed)
         try:
@@ -168,6 +169,23 @@ class _Push:
         if found.digest != expected.digest:
             return self._theirs(found, placed)
         return _Done(expected, layers, placed, self.manifest_bytes)
+
+    def _store(self, data: bytes, expected: Descriptor) -> None:
+        """Bring the manifest into the registry under its digest alone, and see that it is there, before a tag names it.
+
+        A full disk or a power cut may leave a registry an empty file for it. ``distribution`` (2.8) takes that for the
+        manifest ever after and gives the tag to it: what the tag named before would be lost, for nothing.
+
+        :raises RegistryError: the registry does not give what it took.
+        """
+        self.target.put_manifest(data, OCI_MANIFEST, expected.digest)
+        self.manifest_bytes += len(data)
+        try:
+            found = self.target.head(expected.digest)
+        except RegistryError as error:
+            raise RegistryError(f"{_NOT_GIVEN}: {error.what}", where=self._where, hint=_DAMAGED) from error
+        if found is None or found.size != expected.size:
+            raise RegistryError(f"{_NOT_GIVEN} whole", where=self._where, hint=_DAMAGED)
 
     def _theirs(self, found: Descriptor, placed: Mapping[str, Placed]) -> _Done:
         """Take what somebody else pushed under our tag, when it is the same image.
@@ -232,6 +250,8 @@ class _Push:
         return f"{self.target.host}/{self.target.name}:{self.tag}"
 
 
+_NOT_GIVEN = "the registry took the manifest and does not give it"
+_DAMAGED = "Its storage may be damaged: a full disk leaves that. The tag was not changed."
 _AGAIN = "Push again; only what is missing is sent."
 
 

@@ -104,12 +104,12 @@ def test_image_arrives_whole_with_its_manifest_last(machine: Machine) -> None:
     assert manifest["config"]["digest"] == sha256_of(image.config)
     made = [CompressedStore(machine.cache).get(layer.diff_id) for layer in image.layers]
     assert [one.descriptor for one in made if one] == list(pushed.layers)
-    names = [name for name, _ in machine.registry.calls]
-    assert names[-3:] == ["head", "put_manifest", "head"]
+    last = [("put_manifest", digest := pushed.manifest.digest), ("head", digest)]
+    assert machine.registry.calls[-5:] == [*last, ("head", TAG), ("put_manifest", TAG), ("head", TAG)]
     assert (pushed.manifest.digest, pushed.manifest.media_type) == (machine.target.tags[TAG], OCI_MANIFEST)
     assert pushed.reference == f"registry.example/team/train@{pushed.manifest.digest}"
     distinct = {blob.digest: blob.size for blob in pushed.layers}
-    assert pushed.bytes_sent == sum(distinct.values()) + len(image.config) + pushed.manifest.size
+    assert pushed.bytes_sent == sum(distinct.values()) + len(image.config) + 2 * pushed.manifest.size
     assert pushed.requests == len(machine.registry.calls)
     assert not pushed.existed
 
@@ -120,7 +120,7 @@ def test_second_push_of_the_same_layers_sends_the_manifest_alone(machine: Machin
     machine.registry.forget()
     second = machine.push(image, tag="cd" * 16)
     assert machine.registry.uploaded == []
-    assert second.bytes_sent == first.manifest.size
+    assert second.bytes_sent == 2 * first.manifest.size
     assert second.manifest == first.manifest
 
 
@@ -252,7 +252,7 @@ def test_tag_that_appears_meanwhile_with_the_same_image_is_taken(machine: Machin
     pushed = machine.push(image)
     assert pushed.existed
     assert pushed.manifest.digest == machine.target.tags[TAG]
-    assert machine.registry.named("put_manifest") == []
+    assert TAG not in machine.registry.named("put_manifest")
 
 
 def test_image_that_differs_in_labels_alone_is_the_same(machine: Machine) -> None:
@@ -275,7 +275,7 @@ def test_tag_that_appears_meanwhile_with_another_image_is_left_alone(machine: Ma
     with pytest.raises(RegistryError, match="another image under this tag") as caught:
         machine.push(image_of(machine.layer("base")))
     assert "himl-container pull" in caught.value.hint
-    assert machine.registry.named("put_manifest") == []
+    assert TAG not in machine.registry.named("put_manifest")
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -285,7 +285,7 @@ def test_tag_that_is_overwritten_right_after_us_is_noticed(machine: Machine, sam
     content = {"config": {"mediaType": "", "digest": sha256_of(theirs.config), "size": 1}, "layers": []}
 
     def act(name: str, argument: str) -> None:
-        if name == "head" and "put_manifest" in [call for call, _ in machine.registry.calls]:
+        if (name, argument) == ("head", TAG) and ("put_manifest", TAG) in machine.registry.calls:
             machine.target.blobs[sha256_of(theirs.config)] = theirs.config
             machine.target.put(canonical_json(content), OCI_MANIFEST, TAG)
 
@@ -311,7 +311,7 @@ def test_registry_that_guards_its_tags_refuses_and_the_same_image_is_fine(machin
     image = image_of(machine.layer("base"))
 
     def act(name: str, argument: str) -> None:
-        if name == "put_manifest":
+        if (name, argument) == ("put_manifest", TAG):
             interfering()
             raise RegistryError("PUT manifest: the registry answered 409, TAG_INVALID: the tag is immutable")
 
@@ -327,12 +327,26 @@ def test_registry_that_reports_another_digest_or_loses_the_manifest_is_not_belie
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = image_of(machine.layer("base"))
-    monkeypatch.setattr(machine.target, "put_manifest", lambda *_: sha256_of(b"another"))
+    put = machine.target.put_manifest
+
+    def answering(digest: str) -> None:
+        def answer(data: bytes, media_type: str, reference: str) -> str:
+            return digest if reference == TAG else put(data, media_type, reference)
+
+        monkeypatch.setattr(machine.target, "put_manifest", answer)
+
+    answering(sha256_of(b"another"))
     with pytest.raises(RegistryError, match="reports the digest"):
         machine.push(image)
-    monkeypatch.setattr(machine.target, "put_manifest", lambda data, *_: sha256_of(data))
+    digest = next(iter(machine.target.manifests))
+    answering(digest)
     with pytest.raises(RegistryError, match="does not have it"):
         machine.push(image)
+    machine.target.manifests[digest] = (b"{}", OCI_MANIFEST)
+    monkeypatch.setattr(machine.target, "put_manifest", lambda *_: digest)  # it has a part, and takes that for all
+    with pytest.raises(RegistryError, match="does not give it whole"):
+        machine.push(image)
+    assert machine.target.tags == {}
 
 
 def test_interrupted_push_leaves_no_tag_and_the_next_one_sends_only_the_rest(machine: Machine) -> None:
