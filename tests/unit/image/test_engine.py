@@ -215,7 +215,8 @@ def test_a_build_with_nothing_to_do_imports_little(tmp_path: Path) -> None:
     code = (
         "import sys; from himl_container.cli.main import run; code = run(sys.argv[1:]);"
         "heavy = {'docker', 'http.client', 'ssl', 'socket', 'subprocess', 'tempfile', 'logging', 'platformdirs',"
-        " 'yaml', 'rattler', 'packaging', 'jinja2', 'rich', 'himl_container.image.model', 'himl_container.publish.build'};"
+        " 'yaml', 'rattler', 'packaging', 'jinja2', 'rich', 'himl_container.image.model',"
+        " 'himl_container.publish.build'};"
         "print(code, sorted(heavy & set(sys.modules)))"
     )
     command = [sys.executable, "-c", code, "build", "--cache-dir", settings.cache_dir, "--image-name", "a/b"]
