@@ -124,8 +124,8 @@ class Engine(Protocol):
         :param mounts: host path, container path, whether read-only.
         :param bare: only without a network: the container starts in half the time, and has no ``/etc/hosts`` of the
             daemon's, so that ``localhost`` may have no address (the loopback interface is there).
-        :param answer: how the line begins that is the last word of the container. It is ended when it has said that,
-            with exit code 0, and removed while the caller goes on
+        :param answer: how the line of standard output begins that is the last word of the container. It is ended when
+            it has said that, with exit code 0 and standard output alone, and removed while the caller goes on
             (:func:`himl_container.image.engine_run.finish_removals`).
         """
 

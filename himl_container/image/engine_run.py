@@ -19,6 +19,7 @@ TIMED_OUT = 124
 """Exit code of a container that was ended because its time was over, as of the ``timeout`` command."""
 
 _FRAME_HEADER = 8
+_STDOUT = 1
 _REMOVAL_PATIENCE = 30.0  # seconds
 
 
@@ -120,16 +121,23 @@ def _body(task: Task) -> dict[str, Any]:
 
 
 def _content(client: Client, doing: str, output: Stream, answer: bytes) -> tuple[bytes, bool]:
-    """Return a container's output, to its end or to the end of the answer, and whether that has come."""
-    content = bytearray()
+    """Return a container's output, to its end or to the end of the answer, and whether that has come.
+
+    With the answer, only standard output: what else is said could stand in the midst of the answer.
+    """
+    content, said = bytearray(), bytearray()
     begin = b"\n" + answer
     with client.converting(doing):
         # Each piece has a header of its channel and its length.
         while len(header := output.body.read(_FRAME_HEADER)) == _FRAME_HEADER:
-            content += output.body.read(int.from_bytes(header[4:], "big"))
-            at = content.rfind(begin) if answer else -1
-            if at >= 0 and content.find(b"\n", at + 1) >= 0:
-                return bytes(content), True
+            piece = output.body.read(int.from_bytes(header[4:], "big"))
+            content += piece
+            if not answer or header[0] != _STDOUT:
+                continue
+            said += piece
+            at = said.rfind(begin)
+            if at >= 0 and said.find(b"\n", at + 1) >= 0:
+                return bytes(said), True
     return bytes(content), False
 
 

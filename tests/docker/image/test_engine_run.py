@@ -77,7 +77,10 @@ def test_a_bare_container_has_no_network_and_can_talk_to_itself(machine: Place, 
 
 
 def test_a_container_that_has_answered_is_ended_and_removed(machine: Place, base_image: str) -> None:
-    script = f"echo before; echo {machine.name}; sleep 1; echo; echo {machine.name}:yes; echo after; exec sleep 600"
+    script = (
+        f"echo before; echo {machine.name}; sleep 1; echo; printf {machine.name}:y; echo else >&2; echo es; "
+        "echo after; exec sleep 600"
+    )
     result = machine.engine.run(base_image, ["sh", "-c", script], answer=f"{machine.name}:".encode())
     assert (result.exit_code, result.output.split()[:3]) == (
         0,
