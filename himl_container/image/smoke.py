@@ -7,17 +7,18 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from himl_container.cache import Cache
-from himl_container.environment.model import Lock
+from himl_container.environment.model import Lock, LockedConda
 from himl_container.errors import EngineError, SmokeTestError
 from himl_container.image import smoke_container
 from himl_container.image.engine import ContainerResult, Engine
 from himl_container.image.libraries import needs_from_base
 from himl_container.image.requirements import import_tools
+from himl_container.image.smoke_inputs import inputs_of_imports
 from himl_container.image.smoke_memory import DECLARED, Import, memory_of
 from himl_container.image.smoke_verdict import Expected, SmokeCheck, SmokeReport, judge, no_answer
 from himl_container.progress import Reporter
@@ -63,6 +64,7 @@ def smoke_test(
     with reporter.step("test", image) as task:
         task.note("imports, requirements, libraries")
         question["libraries"] = needs_from_base(info.diff_ids, cache)
+        question["without_modules"] = _without_modules(lock, settings, cache)
         memory = memory_of(info, lock, settings, cache)
         known = memory.known(_imports(question))
         expected = _expected(lock, settings)
@@ -125,11 +127,15 @@ def _question(lock: Lock, settings: Settings) -> dict[str, Any]:
     pip |= {_normal(wheel.name) for wheel in lock.wheels if wheel.private}
     # A requirement whose marker excludes it here, or that Conda provides, is declared but not locked.
     pip &= {_normal(wheel.name) for wheel in lock.wheels}
-    conda = {name: _records(name, lock) for name in sorted(set(_names(lock.declared.conda)))}
+    by_name = {package.name: package for package in lock.conda}
+    related = {name: _related(name, by_name) for name in sorted(set(_names(lock.declared.conda)))}
+    # The names of the records in conda-meta.
+    conda = {name: [f"{one.name}-{one.version}-{one.build}" for one in ones] for name, ones in related.items()}
     return {
         "pip": sorted(pip),
         "conda": {name: records for name, records in conda.items() if records},
         "imports": list(settings.test_imports),
+        "without_modules": [],
         "known": [],
         "known_imports": [],
         "test": list(settings.test),
@@ -147,15 +153,23 @@ def _names(specs: Iterable[str]) -> list[str]:
     return [match[1].lower() for match in found if match]
 
 
-def _records(name: str, lock: Lock) -> list[str]:
-    """Return the ``conda-meta`` records of a package, then of what it stands for (``matplotlib``: matplotlib-base)."""
+def _without_modules(lock: Lock, settings: Settings, cache: Cache) -> list[str]:
+    """Return the declared Conda packages that have no module, nor anything that they stand for, where that is known."""
+    inputs = inputs_of_imports(lock, settings, cache)
+    if inputs is None:
+        return []
     by_name = {package.name: package for package in lock.conda}
+    related = {name: _related(name, by_name) for name in set(_names(lock.declared.conda))}
+    return sorted(name for name, ones in related.items() if not any(one.name in inputs.modules for one in ones))
+
+
+def _related(name: str, by_name: Mapping[str, LockedConda]) -> list[LockedConda]:
+    """Return a package, and then what it stands for (``matplotlib``: matplotlib-base); nothing if it is missing."""
     if name not in by_name:
         return []
     depends = [spec.split(" ", 1)[0] for spec in by_name[name].depends]
-    related = [one for one in depends if one != name and name in one.split("-") and one in by_name]
-    packages = [by_name[one] for one in (name, *related)]
-    return [f"{package.name}-{package.version}-{package.build}" for package in packages]
+    names = [one for one in depends if one != name and name in one.split("-") and one in by_name]
+    return [by_name[one] for one in (name, *names)]
 
 
 def _normal(name: str) -> str:

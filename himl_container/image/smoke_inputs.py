@@ -18,7 +18,7 @@ from himl_container.image.plan import dependency_name, needs_python
 from himl_container.progress import SilentReporter
 from himl_container.settings import Settings
 
-_FORMAT = 1
+_FORMAT = 2
 _PROGRAMS = ("bin/", "sbin/", "libexec/")
 
 
@@ -29,12 +29,14 @@ class Inputs(NamedTuple):
     :param python: names of the packages that any import may depend on.
     :param others: digest of each other package with what it depends on.
     :param code: sha256 (hex) of the names of the other packages' programs and libraries.
+    :param modules: names of the packages that have files in ``site-packages``.
     """
 
     contested: bool
     python: frozenset[str]
     others: dict[str, str]
     code: str
+    modules: frozenset[str]
 
 
 def inputs_of_imports(lock: Lock, settings: Settings, cache: Cache) -> Inputs | None:
@@ -43,7 +45,13 @@ def inputs_of_imports(lock: Lock, settings: Settings, cache: Cache) -> Inputs | 
     place = ("memo", "import-inputs", f"{_digest([_FORMAT, lock_key(lock), depends])}.json")
     known = cache.read_json(*place)
     try:
-        return Inputs(known["contested"], frozenset(known["python"]), dict(known["others"]), known["code"])
+        return Inputs(
+            known["contested"],
+            frozenset(known["python"]),
+            dict(known["others"]),
+            known["code"],
+            frozenset(known["modules"]),
+        )
     except (KeyError, TypeError, ValueError):
         pass
     paths = _paths(lock, settings, cache)
@@ -52,12 +60,15 @@ def inputs_of_imports(lock: Lock, settings: Settings, cache: Cache) -> Inputs | 
     contested = _contested(lock, paths)
     python = _of_python(lock, paths, contested)
     others = {package.name: digest for package, digest in _with_dependencies(lock) if package.name not in python}
-    names = [path for name in others for path in paths[name] if _is_code(path)]
-    cache.write_json(
-        {"contested": bool(contested), "python": sorted(python), "others": others, "code": _digest(sorted(set(names)))},
-        *place,
+    found = Inputs(
+        contested=bool(contested),
+        python=frozenset(python),
+        others=others,
+        code=_digest(sorted({path for name in others for path in paths[name] if _is_code(path)})),
+        modules=frozenset(name for name, own in paths.items() if any("site-packages/" in path for path in own)),
     )
-    return Inputs(bool(contested), frozenset(python), others, _digest(sorted(set(names))))
+    cache.write_json({**found._asdict(), "python": sorted(found.python), "modules": sorted(found.modules)}, *place)
+    return found
 
 
 def owners_of_paths(lock: Lock, settings: Settings, cache: Cache) -> dict[str, str]:

@@ -20,7 +20,7 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
     folders = site.getsitepackages()
     began = time.time()
     found = installed.distributions(folders)
-    declared = installed.declared_modules(request["pip"], request["conda"], found, prefix)
+    declared = installed.declared_modules(request["pip"], request["conda"], found, prefix, request["without_modules"])
     wanted = {one: declared[one] or () for one in declared}
     names = sorted(
         {module for one, modules in wanted.items() if one not in request["known"] for module in modules}

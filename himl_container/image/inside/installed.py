@@ -101,24 +101,34 @@ def _dotted(top: str, folder: str) -> str:
 
 
 def declared_modules(
-    pip: Iterable[str], conda: dict[str, list[str]], installed: list[dict[str, Any]], prefix: str
+    pip: Iterable[str],
+    conda: dict[str, list[str]],
+    installed: list[dict[str, Any]],
+    prefix: str,
+    without_modules: Iterable[str] = (),
 ) -> dict[str, list[str] | None]:
     """Return what to import for each declared name: nothing where it brings no module, None where it is not there.
 
     :param pip: normalised names of distributions.
     :param conda: package name -> the records in ``conda-meta`` to look at, the package's own first; the first one that
         has modules counts.
+    :param without_modules: names of Conda packages whose records need not be read, because there is no module in them.
     """
     by_name = {_normal(one["name"]): one for one in installed}
     by_folder = {one["folder"]: one for one in installed}
     found: dict[str, list[str] | None] = {}
     for name in pip:
         found[name] = _names(by_name[name]["modules"]) if name in by_name else None
+    meta, without = os.path.join(prefix, "conda-meta"), set(without_modules)
+    there_are = set(os.listdir(meta)) if without and os.path.isdir(meta) else set()
     for name, records in conda.items():
+        if name in without:
+            found[name] = [] if any(record + ".json" in there_are for record in records) else None
+            continue
         modules: list[str] = []
         there = False
         for record in records:
-            text = read(os.path.join(prefix, "conda-meta", record + ".json"))
+            text = read(os.path.join(meta, record + ".json"))
             there = there or bool(text)
             inside = _SITE.findall(text) if "site-packages/" in text else []
             known = sorted({path.split("/", 1)[0] for path in inside} & by_folder.keys())

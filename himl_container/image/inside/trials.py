@@ -22,9 +22,10 @@ import os, sys, time
 sys.path = [entry for entry in sys.path if entry]
 say = os.fdopen(int(sys.argv[1]), "w")
 inside, seen = sys.prefix + "/", set()
+python = (inside + "lib/python", inside + "lib/libpython", os.path.realpath(sys.executable))
 def use(path):
     path = os.fsdecode(path)
-    if path.startswith(inside) and not path.startswith(inside + "lib/python"):
+    if path.startswith(inside) and not path.startswith(python):
         seen.update((path, os.path.realpath(path)))
 def start(program):
     program = os.fsdecode(program)

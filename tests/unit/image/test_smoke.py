@@ -95,6 +95,16 @@ def test_modules_of_declared_names(tmp_path: Path) -> None:
     }
 
 
+def test_records_of_packages_without_modules_are_not_read(tmp_path: Path) -> None:
+    meta = tmp_path / "conda-meta"
+    meta.mkdir()
+    for name in ("lib-1-0", "tool-1-0"):
+        (meta / f"{name}.json").write_text('{"files": ["lib/python3.11/site-packages/unread.py"]}')
+    conda = {"lib": ["lib-1-0"], "gone": ["gone-1-0"], "tool": ["tool-1-0"]}
+    found = installed.declared_modules([], conda, [], str(tmp_path), ["lib", "gone", "other"])
+    assert found == {"lib": [], "gone": None, "tool": ["unread"]}
+
+
 def test_imports_have_a_name_for_every_way_of_failing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modules = {
         "fine": "x = 1",

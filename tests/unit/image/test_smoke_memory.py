@@ -19,6 +19,7 @@ from himl_container.environment.model import BasePin, Lock, LockedConda, LockedW
 from himl_container.image import smoke_inputs, smoke_memory
 from himl_container.image.model import PREFIX, ImageInfo
 from himl_container.image.plan import plan_layers
+from himl_container.image.smoke_inputs import inputs_of_imports
 from himl_container.image.smoke_memory import Memory, memory_of
 from himl_container.image.store import LayerStore
 from himl_container.image.tar import Entry, write_tar
@@ -230,3 +231,13 @@ def test_a_private_wheel_counts_for_a_conda_package_by_what_can_reach_it(
     memory({"mine/code.py": "A = 1"}).keep(imports, [])
     assert memory({"mine/code.py": "A = 1"}).known(imports) == set(imports)
     assert memory(files).known(imports) == ({ONE} if known else set())
+
+
+def test_what_has_modules_is_told_by_its_paths(images: Images) -> None:
+    paths = {**PATHS, "one": ("lib/python3.11/site-packages/one/__init__.py",)}
+    images.memory(LOCK, paths=paths)
+    for _ in range(2):  # worked out, and from the record
+        inputs = inputs_of_imports(LOCK, images.settings, images.cache)
+        assert inputs is not None
+        assert inputs.modules == {"one"}
+        assert not inputs.contested
