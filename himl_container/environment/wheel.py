@@ -11,7 +11,6 @@ import re
 import stat
 import zipfile
 from collections.abc import Iterable
-from email.parser import BytesParser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -183,6 +182,17 @@ def _is_own(folder: str, name: str, version: str) -> bool:
         return False
 
 
+def _field(metadata: bytes, name: bytes) -> str:
+    """Return the first field of a name among the headers of METADATA (RFC 822); empty where there is none."""
+    for line in metadata.splitlines():
+        key, colon, value = line.partition(b":")
+        if not line.strip():
+            break  # the description begins
+        if colon and key.strip().lower() == name and not line[:1].isspace():
+            return value.strip().decode("utf-8", "replace")
+    return ""
+
+
 def _check_metadata(archive: zipfile.ZipFile, folder: str, name: str, version: str, where: str) -> None:
     """Check that METADATA names the same distribution as the file name."""
     from packaging.utils import canonicalize_name
@@ -192,8 +202,7 @@ def _check_metadata(archive: zipfile.ZipFile, folder: str, name: str, version: s
         data = file.read(_LARGEST_METADATA + 1)
     if len(data) > _LARGEST_METADATA:
         raise InputError(f"has a METADATA of more than {_LARGEST_METADATA} bytes", where=where)
-    message = BytesParser().parsebytes(data, headersonly=True)
-    stated = str(message.get("Name", "")), str(message.get("Version", ""))
+    stated = _field(data, b"name"), _field(data, b"version")
     try:
         same = canonicalize_name(stated[0]) == name and Version(stated[1]) == Version(version)
     except InvalidVersion:

@@ -107,18 +107,21 @@ class Assembly:
 
     def _build_layers(self, on_layer: Callable[[Layer], None] | None = None) -> tuple[Layer, ...]:
         from himl_container.image.layers import build_layers
-        from himl_container.image.sdist import ensure_built_wheels
 
         if self.source is not None:
             self.source.bring(self.plan, self.cache)
-        ensure_built_wheels(
-            self._lock_of_missing(),
-            self.settings,
-            engine=lambda: self.engine,
-            cache=self.cache,
-            reporter=self.reporter,
-            indexes=self.prepared.spec.indexes,
-        )
+        lock = self._lock_of_missing()
+        if any(wheel.sdist_url for wheel in lock.wheels):
+            from himl_container.image.sdist import ensure_built_wheels
+
+            ensure_built_wheels(
+                lock,
+                self.settings,
+                engine=lambda: self.engine,
+                cache=self.cache,
+                reporter=self.reporter,
+                indexes=self.prepared.spec.indexes,
+            )
         return build_layers(
             self.plan.layers,
             self.prepared.lock,

@@ -63,7 +63,7 @@ class DockerEngine:
         return EngineInfo(
             version=str(system.get("ServerVersion", "")),
             api_version=self._client.api_version,
-            containerd_store=_CONTAINERD_STORE in (system.get("DriverStatus") or ()),
+            containerd_store=self._containerd_store(),
             buildx=find_buildx(self._environ) is not None,
             architecture=_ARCHITECTURES.get(architecture, architecture),
         )
@@ -136,7 +136,7 @@ class DockerEngine:
         return self._must_inspect(image.tag)
 
     def _loader(self) -> Loader:
-        return Loader(self._client, self._stored_images(), containerd_store=self.info().containerd_store)
+        return Loader(self._client, self._stored_images(), containerd_store=self._containerd_store())
 
     def load_archive(self, path: Path, reporter: Reporter) -> tuple[str, ...]:
         """Load a docker-archive or OCI archive file as it is, and return the names (or ids) that it brought.
@@ -240,10 +240,13 @@ class DockerEngine:
             self._system = self._client.json("ask what it is", "/info") or {}
         return self._system
 
+    def _containerd_store(self) -> bool:
+        return _CONTAINERD_STORE in (self._system_info().get("DriverStatus") or ())
+
     def _stored_images(self) -> StoredImages:
         if self._stored is None:
             # One data folder may hold images of both stores, whose ids mean different things.
-            name = f"{self._system_info().get('ID', '')} {self.info().containerd_store}"
+            name = f"{self._system_info().get('ID', '')} {self._containerd_store()}"
             self._stored = StoredImages(self._client, name, self._cache)
         return self._stored
 

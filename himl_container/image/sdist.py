@@ -207,11 +207,11 @@ def ensure_built_wheels(
     :raises BuildError: a wheel cannot be built, or does not come out as it was locked.
     :raises ArtifactError: a source distribution cannot be fetched, or is not the one that was locked.
     """
-    from himl_container.environment.fetch import fetch
-
     missing = [wheel for wheel in lock.wheels if wheel.sdist_url and not _kept(wheel, cache).is_file()]
     if not missing:
         return
+    from himl_container.environment.fetch import fetch
+
     indexes = indexes or PipIndexes(settings.pip_extra_index_urls, settings.pip_index_url)
     world = BuildWorld(lock.base, lock.conda, lock.python_version, lock.platform, settings.glibc, indexes)
     builder = builder or SdistBuilder(settings, engine, cache, reporter)
