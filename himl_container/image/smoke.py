@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -99,9 +98,7 @@ def _ask(
     names = {kind: sorted(name for of, name in known if of == kind) for kind in (DECLARED, _NAMED)}
     asked = {**question, "known": names[DECLARED], "known_imports": names[_NAMED]}
     timeout = 2 * _PATIENCE + _COMMAND_PATIENCE * len(question["test"]) + _PATIENCE * (1 + len(question["pip"]))
-    # The judge's tools are imported while the container starts.
-    threading.Thread(target=import_tools, daemon=True).start()
-    found = smoke_container.ask(image_id, asked, engine, timeout=timeout, bare=bare)
+    found = smoke_container.ask(image_id, asked, engine, timeout=timeout, bare=bare, meanwhile=import_tools)
     if isinstance(found, ContainerResult):
         return {}, no_answer(found, timeout)
     return found, judge(found, expected)

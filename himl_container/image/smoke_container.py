@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +47,20 @@ _MAX_ARGUMENT = 130_000  # Linux: MAX_ARG_STRLEN is 131,072 bytes
 
 
 def ask(
-    image: str, question: dict[str, Any], engine: Engine, *, timeout: float, bare: bool
+    image: str,
+    question: dict[str, Any],
+    engine: Engine,
+    *,
+    timeout: float,
+    bare: bool,
+    meanwhile: Callable[[], None],
 ) -> dict[str, Any] | ContainerResult:
     """Return what :func:`himl_container.image.inside.check.check` finds in the image.
 
     A ContainerResult instead means that the interpreter did not get that far.
 
     :param bare: see :meth:`himl_container.image.engine.Engine.run`.
+    :param meanwhile: is done in a thread while the container starts.
     :raises EngineError: the daemon does not answer, or the container cannot be started.
     :raises BuildError: the question is too long to be asked.
     """
@@ -63,6 +72,7 @@ def ask(
         raise BuildError(
             "the smoke test is too large for one command line", hint="Shorten the commands of the 'test' setting."
         )
+    threading.Thread(target=meanwhile, daemon=True).start()
     result = engine.run(
         image,
         [f"{PREFIX}/bin/python", "-I", "-c", _START, argument],
