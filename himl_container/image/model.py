@@ -18,8 +18,8 @@ EPOCH = 315532800
 class LayerPlan:
     """One layer before it exists.
 
-    :param name: what the reader sees: ``conda:python``, ``conda:mkl``, ``conda:small-03``, ``pip:torch``, ``pip:bin-01``,
-        ``wheel:mylib``, ``himl`` (generated files).
+    :param name: what the reader sees: ``conda:python``, ``conda:mkl``, ``conda:small-03``, ``pip:torch``,
+        ``pip:bin-01``, ``wheel:mylib``, ``himl`` (generated files).
     :param key: sha256 (hex) of everything that decides the layer's bytes.
     :param excluded: paths (relative to the prefix) that a package of this layer has but another one provides.
     :param lost: the same with their package: pairs of a package's name and a path that is left out of it.

@@ -130,7 +130,7 @@ def test_a_registry_that_always_fails_is_an_error_after_six_tries(proxy: FaultPr
 def test_an_upload_that_never_gets_further_ends(proxy: FaultProxy, name: str, told: Told, tmp_path: Path) -> None:
     descriptor = layer_file(tmp_path / "layer", 3 * MIB)
     proxy.on("PATCH", f"{name}", cut_request(after=100_000), times=None, skip=1, every=2)
-    with pytest.raises(RegistryError, match="the connection was cut|BLOB_UPLOAD"):
+    with pytest.raises(RegistryError, match=r"the connection was cut|BLOB_UPLOAD"):
         client(f"{proxy.host}/{name}", told, chunk=MIB).upload(tmp_path / "layer", descriptor)
     assert len(told.pauses) == 5
 
