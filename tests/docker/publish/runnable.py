@@ -64,11 +64,14 @@ def push(tag: str) -> str:
 
 
 def remove(*names: str) -> None:
-    """Remove images by all their names; those that are not there are no matter."""
+    """Remove these names of images; those that are not there are no matter."""
     for name in names:
-        ids = subprocess.run(["docker", "images", "--quiet", name], capture_output=True, text=True, check=True).stdout
-        if ids.split():
-            subprocess.run(["docker", "rmi", "--force", *set(ids.split())], capture_output=True, check=True)
+        listing = ["docker", "images", "--format", "{{.Repository}}:{{.Tag}}", name]
+        found = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split()
+        tagged = [one for one in found if not one.endswith(":<none>")]
+        if tagged:
+            # By name, not by id: another image may have been built on the same one.
+            subprocess.run(["docker", "rmi", *tagged], capture_output=True, check=True)
 
 
 @contextmanager
