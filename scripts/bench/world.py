@@ -52,8 +52,10 @@ class World:
         self.folder, self.base, self.scale = folder, base, scale
         self.project = folder / "project"
         self.context = folder / "baseline"
+        # An installation has its bytecode; a checkout gets it at the first start, unless this variable says otherwise.
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         self.environment = {
-            **os.environ,
+            **inherited,
             "HOME": str(folder / "home"),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "RATTLER_CACHE_DIR": str(folder / "cache" / "rattler"),
