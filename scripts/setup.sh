@@ -96,7 +96,7 @@ set_up_python() {
     say "installing himl-container and its development tools into .venv"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[dev]' </dev/null
     # What pip installs it compiles, but for a checkout; and where PYTHONDONTWRITEBYTECODE is set nobody ever would.
-    .venv/bin/python -m compileall -q himl_container
+    [ ! -d himl_container ] || .venv/bin/python -m compileall -q himl_container
     printf '%s' "$stamp" >.venv/setup-stamp
 }
 
