@@ -171,7 +171,13 @@ class _Flow:
 
     def _look_up(self, fingerprint: str) -> RemoteImage | None:
         try:
-            return find_remote(self.settings, fingerprint, reporter=self.reporter, repository=self.repository)
+            return find_remote(
+                self.settings,
+                fingerprint,
+                reporter=self.reporter,
+                repository=self.repository,
+                later_tests=self.test,
+            )
         except RegistryError as error:
             raise not_answered(error, self.settings.remote_name) from error
 

@@ -58,13 +58,19 @@ def open_repository(settings: Settings, reporter: Reporter, connect_to: Connect 
 
 
 def find_remote(
-    settings: Settings, fingerprint: str, *, reporter: Reporter, repository: Repository | None = None
+    settings: Settings,
+    fingerprint: str,
+    *,
+    reporter: Reporter,
+    repository: Repository | None = None,
+    later_tests: bool = True,
 ) -> RemoteImage | None:
     """Return the image that the registry has for a fingerprint; None where it says that it has none.
 
     One request for the manifest. An image that was pushed untested costs a second one: somebody may have tested it.
 
     :param repository: of the image; connected to where not given.
+    :param later_tests: ask for those of an image that was pushed untested.
     :raises RegistryError: the registry cannot be asked, after retries. Never "there is none" then.
     """
     repository = repository or open_repository(settings, reporter)
@@ -74,7 +80,7 @@ def find_remote(
         return None
     annotations = found.content.get("annotations")
     tested = isinstance(annotations, dict) and annotations.get(TESTED) == "true"
-    tested = tested or bool(repository.referrers(found.digest, TEST_TYPE))
+    tested = tested or (later_tests and bool(repository.referrers(found.digest, TEST_TYPE)))
     return RemoteImage(f"{repository.host}/{repository.name}:{tag}", found.descriptor, tested)
 
 

@@ -30,8 +30,10 @@ def with_image(annotations: dict[str, str]) -> FakeRepository:
     return repository
 
 
-def found(repository: FakeRepository) -> RemoteImage | None:
-    return find_remote(settings(), FINGERPRINT, reporter=SilentReporter(), repository=repository)
+def found(repository: FakeRepository, *, later_tests: bool = True) -> RemoteImage | None:
+    return find_remote(
+        settings(), FINGERPRINT, reporter=SilentReporter(), repository=repository, later_tests=later_tests
+    )
 
 
 def test_image_that_is_not_there_costs_one_request() -> None:
@@ -57,6 +59,14 @@ def test_image_that_is_not_called_tested_is_not(annotations: dict[str, str]) -> 
     assert image is not None
     assert not image.tested
     assert repository.requests == 2
+
+
+def test_who_does_not_want_to_know_of_later_tests_makes_one_request() -> None:
+    repository = with_image({"io.himl.tested": "false"})
+    image = found(repository, later_tests=False)
+    assert image is not None
+    assert not image.tested
+    assert repository.requests == 1
 
 
 def test_passed_test_is_attached_and_leaves_the_image_as_it_is() -> None:
