@@ -28,6 +28,7 @@ import hashlib  # noqa: E402
 import importlib.util  # noqa: E402
 import json  # noqa: E402
 import marshal  # noqa: E402
+import os  # noqa: E402
 import warnings  # noqa: E402
 from types import CodeType  # noqa: E402
 
@@ -135,6 +136,7 @@ def run(job: dict[str, Any]) -> list[int] | dict[str, Any]:
 def main() -> None:
     """Answer jobs until standard input ends."""
     warnings.simplefilter("ignore")
+    os.nice(5)  # as the process that lays packages out does
     answer(sys.implementation.cache_tag)
     for line in sys.stdin.buffer:
         answer(run(json.loads(line)))

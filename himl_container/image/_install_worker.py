@@ -33,6 +33,7 @@ _AT_ONCE = 2
 
 def main() -> None:
     """Do the jobs as they come, in their order."""
+    os.nice(5)  # the daemon unpacks what is written already, one layer at a time: nobody shall keep it waiting
     asyncio.run(_serve())
 
 

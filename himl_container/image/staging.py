@@ -18,7 +18,7 @@ from himl_container.image.plan import python_of
 from himl_container.progress import Reporter
 
 _BATCH = 32_000_000
-"""Bytes of archives (compressed) from which a batch is full: about a second of work."""
+"""Bytes of archives (compressed) of a batch, about a second of work; one layer may have more."""
 
 
 class Staging(AbstractContextManager["Staging"]):
@@ -117,13 +117,14 @@ class Staging(AbstractContextManager["Staging"]):
 
 
 def _batches(groups: Iterable[Sequence[LockedConda]]) -> list[list[LockedConda]]:
+    """Join groups in their order; what fills a batch by itself keeps nothing else waiting."""
     batches: list[list[LockedConda]] = []
-    size = _BATCH
-    for group in groups:
-        if size >= _BATCH and group:
+    room = 0
+    for group in filter(None, groups):
+        size = sum(package.size for package in group)
+        if size > room:
             batches.append([])
-            size = 0
-        if group:
-            batches[-1] += group
-            size += sum(package.size for package in group)
+            room = _BATCH
+        batches[-1] += group
+        room -= size
     return batches
