@@ -65,6 +65,7 @@ def noop(world: World) -> dict[str, Pair]:
 
 def _changed(world: World, change: Callable[[], None], name: str) -> dict[str, Pair]:
     """Change something and build, then change it again and push, so that neither finds what the other has made."""
+    world.docker_build(), world.himl_build(test=True)
     change()
     build, push = world.docker_build(), world.docker_push()
     ours = world.himl_build()
