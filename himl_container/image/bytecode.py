@@ -27,7 +27,7 @@ from himl_container.image.model import PREFIX
 from himl_container.image.tar import Entry
 
 _FORMAT = "himl-bytecode-1"
-_FILES_PER_JOB = 40
+_FILES_PER_JOB = 16
 _CRASHES = (-4, -6, -7, -8, -11)  # SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV: what a source can do to a compiler
 
 
@@ -64,9 +64,12 @@ class Compiler:
         self._executable = python / "bin" / "python"
         self._identity = identity
         self._cache = cache
-        self._pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1), thread_name_prefix="compile")
+        workers = workers or min(8, os.cpu_count() or 1)
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="compile")
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._tag = ""
+        for _ in range(min(2, workers)):  # while packages are still being laid out
+            self._pool.submit(self._start)
 
     def __enter__(self) -> Compiler:
         return self
@@ -148,14 +151,23 @@ class Compiler:
                 whole.write(part.read_bytes())
         return sizes
 
+    def _start(self) -> None:
+        """Have a worker ready; where the interpreter does not run, the first job says so."""
+        with suppress(BuildError):
+            self._idle.put(self._new())
+
+    def _new(self) -> _Worker:
+        worker = _Worker(self._executable)
+        self._tag = worker.tag
+        return worker
+
     @contextmanager
     def _worker(self) -> Iterator[_Worker]:
         """Lend a worker that no other thread has; one that died is not taken back."""
         try:
             worker = self._idle.get_nowait()
         except queue.Empty:
-            worker = _Worker(self._executable)
-            self._tag = worker.tag
+            worker = self._new()
         try:
             yield worker
         finally:
