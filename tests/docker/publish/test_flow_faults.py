@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import functools
-import subprocess
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import kit
 import pytest
-from fault_proxy import Action, Exchange, FaultProxy, drop, misbehaving, status
-from registry_server import Host, registry
+from fault_proxy import Action, Exchange, FaultProxy, drop, status
 
 from himl_container.errors import RegistryError
 from himl_container.progress import SilentReporter
@@ -36,27 +33,6 @@ class Told(SilentReporter):
 
     def warn(self, text: str) -> None:
         self.lines.append(text)
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with registry(tmp_path_factory.mktemp("registry")) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def base(host: Host, base_image: str) -> Iterator[str]:
-    name = f"{host}/base:1"
-    subprocess.run(["docker", "tag", base_image, name], check=True)
-    subprocess.run(["docker", "push", "-q", name], check=True, capture_output=True)
-    yield name
-    subprocess.run(["docker", "rmi", name], check=True, capture_output=True)
-
-
-@pytest.fixture
-def proxy(host: Host) -> Iterator[FaultProxy]:
-    with misbehaving(host) as found:
-        yield found
 
 
 @pytest.fixture
