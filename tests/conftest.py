@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import kit
 import pytest
+
+
+def pytest_configure() -> None:
+    """Let processes that tests start hear Ctrl-C, also where the test run itself is in the background.
+
+    A shell that starts something in the background has it ignore these signals, and whoever it starts as well; one
+    that has a handler passes on none (POSIX, "Signals and Error Handling" and ``exec``).
+    """
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else _unheard)
+
+
+def _unheard(_number: int, _frame: FrameType | None) -> None:
+    """Ignore a signal."""
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
