@@ -85,7 +85,8 @@ def test_pushed_image_is_pulled_by_docker_and_runs_and_later_pushes_send_the_res
     assert "himl-container build" in not_built.stderr
     built = result(run_cli, "build")
     planned = result(run_cli, "push", "--dry-run", environ=to(host))
-    assert {layer["what"] for layer in planned["layers"]} <= {"export", "compress"}
+    # Other tests with the same cache may have compressed some of them.
+    assert {layer["what"] for layer in planned["layers"]} <= {"export", "compress", "send"}
     assert host.blobs() == []
 
     pushed = result(run_cli, "push", environ=to(host))
