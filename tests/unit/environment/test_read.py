@@ -206,7 +206,8 @@ def test_nothing_gets_through_with_a_line_break(
 ) -> None:
     content = {"name": name, "channels": channels, "dependencies": dependencies, "variables": variables}
     try:
-        file = read(tmp_path_factory.getbasetemp(), yaml.safe_dump(content, allow_unicode=True))
+        # Not in the folder above all others, where tests without an environment file would find it.
+        file = read(tmp_path_factory.mktemp("read"), yaml.safe_dump(content, allow_unicode=True))
     except InputError:
         return
     texts = [file.name, *(channel.name for channel in file.channels), *(item.spec for item in file.dependencies)]
