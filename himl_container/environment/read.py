@@ -108,7 +108,7 @@ def conda_dependency(text: str, origin: Origin) -> CondaDependency:
         return InputError(scrub(what), where=str(origin), hint=hint)
 
     if not text.strip():
-        raise refuse("an empty dependency")
+        raise refuse("an empty dependency", "Remove the line, or name a package.")
     if not text.isprintable() or not text.isascii():
         raise refuse(f"{text!r} has characters that no Conda package has", "Perhaps something was pasted with it.")
     if _URL_SPEC.match(text):
