@@ -58,7 +58,7 @@ class LayerStore:
         if found.st_size != record["size"]:
             return None
         if found.st_mtime_ns != record["mtime_ns"]:
-            if _sha256(path) != record["digest"]:
+            if digest_of(path) != record["digest"]:
                 return None
             self._write(key, {**record, "mtime_ns": found.st_mtime_ns})
         with contextlib.suppress(OSError):
@@ -101,7 +101,7 @@ class LayerStore:
         for layer in self:
             path = self.cache.blob(layer.digest)
             if layer.digest not in sound:
-                sound[layer.digest] = path.is_file() and _sha256(path) == layer.digest
+                sound[layer.digest] = path.is_file() and digest_of(path) == layer.digest
             if not sound[layer.digest]:
                 damaged.append(layer)
                 (self.cache.root / _FOLDER / f"{layer.key}.json").unlink(missing_ok=True)
@@ -121,7 +121,7 @@ class LayerStore:
         self.cache.write_json(record, _FOLDER, f"{key}.json")
 
 
-def _sha256(path: Path) -> str:
+def digest_of(path: Path) -> str:
     """Return the digest (``sha256:<hex>``) of a file; of one that cannot be read, a value that no file has."""
     total = hashlib.sha256()
     try:

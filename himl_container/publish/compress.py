@@ -24,6 +24,7 @@ from typing import Any
 
 from himl_container.cache import Cache
 from himl_container.errors import BuildError, InputError
+from himl_container.image.store import digest_of
 from himl_container.publish.gzip_blocks import BLOCK, gzip_blocks
 from himl_container.registry.model import OCI_TAR_GZIP, OCI_TAR_ZSTD, Descriptor
 
@@ -101,7 +102,7 @@ class CompressedStore:
         if found.st_size != record["size"]:
             return None
         if found.st_mtime_ns != record["mtime_ns"]:
-            if _sha256(path) != record["digest"]:
+            if digest_of(path) != record["digest"]:
                 return None
             self._write(diff_id, {**record, "mtime_ns": found.st_mtime_ns})
         with contextlib.suppress(OSError):
@@ -217,17 +218,6 @@ def _hex(digest: str) -> str:
     if algorithm != "sha256" or len(value) != 64 or set(value) - set("0123456789abcdef"):
         raise ValueError(f"{digest!r} is not a sha256 digest")
     return value
-
-
-def _sha256(path: Path) -> str:
-    total = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                total.update(block)
-    except OSError:
-        return "unreadable"
-    return "sha256:" + total.hexdigest()
 
 
 def _damaged(path: Path, why: str) -> BuildError:

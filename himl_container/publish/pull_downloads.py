@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from types import TracebackType
 
 from himl_container.cache import Cache
 from himl_container.image.model import Layer
+from himl_container.image.store import digest_of
 from himl_container.progress import Reporter
 from himl_container.publish.pull_layers import fetch_layer
 from himl_container.publish.pull_model import PullLayer
@@ -112,19 +112,7 @@ def drop_damaged(layers: Sequence[PullLayer], cache: Cache) -> bool:
     damaged = False
     for layer in layers:
         path = cache.blob(layer.diff_id)
-        if layer.where == "store" and _digest(path) not in ("", layer.diff_id):
+        if layer.where == "store" and path.is_file() and digest_of(path) != layer.diff_id:
             path.unlink(missing_ok=True)
             damaged = True
     return damaged
-
-
-def _digest(path: Path) -> str:
-    """Return the digest of a file; empty when there is none."""
-    total = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                total.update(block)
-    except OSError:
-        return ""
-    return "sha256:" + total.hexdigest()
