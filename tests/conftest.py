@@ -107,7 +107,6 @@ def _remove_images(repository: str) -> None:
     from himl_container.image.endpoint import resolve_endpoint
 
     with contextlib.closing(docker.DockerClient(base_url=resolve_endpoint(os.environ).url)) as client:
-        for image in client.images.list(name=repository):
-            for tag in image.tags:
-                with contextlib.suppress(DockerException):
-                    client.images.remove(tag, force=True)
+        for name in (*kit.image_names(client, repository), *kit.image_names(client, f"*/{repository}")):
+            with contextlib.suppress(DockerException):
+                client.images.remove(name, force=True)

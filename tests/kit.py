@@ -8,8 +8,12 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    import docker
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,6 +37,23 @@ def engine_problem() -> str:
     except (DockerException, HimlError, OSError) as error:
         return f"no Docker engine answers ({error}); scripts/setup.sh starts or installs one"
     return ""
+
+
+def image_names(client: docker.DockerClient, repository: str) -> list[str]:
+    """Return the names (``repository:tag``, ``repository@digest``) that a daemon has in one repository.
+
+    An image has as many names as anybody gave it: equal environments of two tests are one image, so those in other
+    repositories, which come along when an image is asked for, are of another test or of the machine's user.
+
+    :param repository: the name, or a pattern of Docker's (``*/name``: in any registry).
+    """
+    found = client.api.images(filters={"reference": repository})
+    names = [name for image in found for key in ("RepoTags", "RepoDigests") for name in image.get(key) or ()]
+    return [name for name in names if fnmatchcase(_repository_of(name), repository) and "<none>" not in name]
+
+
+def _repository_of(name: str) -> str:
+    return name.partition("@")[0] if "@" in name else name.rpartition(":")[0]
 
 
 def lacking(what: str) -> NoReturn:
