@@ -92,7 +92,7 @@ class _Table:
 
     def number(self, name: str) -> int:
         """Return a whole number of zero or more; zero where it is missing."""
-        item = self.values.get(name, 0)
+        item: object = self.values.get(name, 0)
         if isinstance(item, bool) or not isinstance(item, int) or item < 0:
             raise self.fail(f"{name!r} of the lock is not a whole number")
         return item

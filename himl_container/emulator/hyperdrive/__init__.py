@@ -1,0 +1,1 @@
+"""Hyperparameter search: sampling, early termination, and the controller of a search."""
