@@ -31,7 +31,11 @@ class ContainerConfig:
 
     :param name: chosen by us, so that it can be removed although the answer to its creation never came.
     :param gpus: ``none``, ``all`` or a number.
-    :param network: name of a network; empty for the daemon's default one.
+    :param network: name of a network; empty for the daemon's default one; ``container:NAME`` for that of another
+        container.
+    :param second_network: name of a network that it is connected to besides.
+    :param ipc: whose shared memory: empty for its own, ``shareable`` for one that others may join, ``container:NAME``
+        for that of another container.
     :param memory: limit in bytes; 0 for none.
     :param tty: give it a terminal and an open input.
     """
@@ -46,6 +50,8 @@ class ContainerConfig:
     shm_size: int = 0
     gpus: str = "none"
     network: str = ""
+    second_network: str = ""
+    ipc: str = ""
     hostname: str = ""
     memory: int = 0
     tty: bool = False
@@ -140,9 +146,10 @@ class Containers(Protocol):
     def remove(self, name: str) -> None:
         """Kill and remove a container. Nothing happens when there is none."""
 
-    def create_network(self, name: str, labels: Mapping[str, str]) -> None:
+    def create_network(self, name: str, labels: Mapping[str, str], *, internal: bool = False) -> None:
         """Create a private network.
 
+        :param internal: one that leads nowhere else.
         :raises LaunchError: the daemon refuses it.
         """
 
@@ -150,7 +157,17 @@ class Containers(Protocol):
         """Remove a network. Nothing happens when there is none."""
 
 
-def connect() -> Containers:
+class LabelledContainers(Containers, Protocol):
+    """Containers that can be found again by somebody who did not create them."""
+
+    def labelled(self, label: str, value: str) -> Mapping[str, Mapping[str, str]]:
+        """Return the labels of the containers, running or not, that have a label of this value, by container name."""
+
+    def networks_labelled(self, label: str, value: str) -> tuple[str, ...]:
+        """Return the names of the networks that have a label of this value."""
+
+
+def connect() -> LabelledContainers:
     """Return the daemon that ``docker`` itself would use.
 
     :raises EngineError: it lies on another machine, whose file system is not ours.

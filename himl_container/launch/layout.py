@@ -27,6 +27,7 @@ class Place:
     name: str
     path: str
     variable: str
+    mode: str = "mount"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def job_variables(spec: LaunchSpec, layout: Layout, run_id: str) -> dict[str, st
                 values[f"{prefix}_{name}"] = place.path
                 values[f"AZUREML_DATAREFERENCE_{name}"] = place.path
     if layout.datasets:
-        values["AZUREML_DATASET_ENVIRONMENT_VARS"] = ",".join(f"{place.variable}:mount" for place in layout.datasets)
+        modes = (f"{place.variable}:{place.mode}" for place in layout.datasets)
+        values["AZUREML_DATASET_ENVIRONMENT_VARS"] = ",".join(modes)
     if layout.outputs:
         values["AZUREML_DATASET_FILE_OUTPUTS"] = ";".join(place.variable for place in layout.outputs)
     return {**values, **dict(spec.environment)}
@@ -73,31 +75,36 @@ def node_host(rank: int) -> str:
     return f"node-{rank}"
 
 
-def mpi_variables(rank: int, nodes: int) -> dict[str, str]:
-    """Return what AzureML's MPI launcher tells a process, with one process per node; nothing for a single node.
+def mpi_variables(rank: int, nodes: int, processes: int = 1) -> dict[str, str]:
+    """Return what AzureML's MPI launcher tells a process; nothing where there is only one.
+
+    :param rank: among all processes; those of one node follow each other.
+    :param processes: of each node.
 
     Not ``MASTER_ADDR`` or ``NODE_RANK``: AzureML does not set them for MPI jobs, hi-ml's
     ``set_environment_variables_for_multi_node`` does, and a script that forgets to call it should fail here too.
     """
-    if nodes == 1:
+    if nodes * processes == 1:
         return {}
+    node, local = divmod(rank, processes)
     master = node_host(0)
     return {
         "AZ_BATCHAI_MPI_MASTER_NODE": master,
-        "AZ_BATCHAI_TASK_INDEX": str(rank),
+        "AZ_BATCHAI_TASK_INDEX": str(node),
         "AZ_BATCH_HOST_LIST": ",".join(node_host(other) for other in range(nodes)),
         "AZ_BATCH_MASTER_NODE": f"{master}:{MPI_PORT}",
         "AZ_BATCH_NODE_LIST": ";".join(node_host(other) for other in range(nodes)),
         "AZUREML_NODE_COUNT": str(nodes),
-        "OMPI_COMM_WORLD_LOCAL_RANK": "0",
-        "OMPI_COMM_WORLD_LOCAL_SIZE": "1",
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(local),
+        "OMPI_COMM_WORLD_LOCAL_SIZE": str(processes),
         "OMPI_COMM_WORLD_RANK": str(rank),
-        "OMPI_COMM_WORLD_SIZE": str(nodes),
+        "OMPI_COMM_WORLD_SIZE": str(nodes * processes),
     }
 
 
 def _places(items: tuple[Dataset, ...], prefix: str, root: str) -> tuple[Place, ...]:
-    return tuple(
-        Place(item.name, item.mount_path.rstrip("/") or f"{root}/{prefix}_{index}", f"{prefix}_{index}")
-        for index, item in enumerate(items)
-    )
+    places = []
+    for index, item in enumerate(items):
+        variable = item.variable or f"{prefix}_{index}"
+        places.append(Place(item.name, item.mount_path.rstrip("/") or f"{root}/{variable}", variable, item.mode))
+    return tuple(places)

@@ -34,14 +34,18 @@ def node_config(
     memory: int = 0,
     tty: bool = False,
     terminal: str = "",
+    launcher: Mapping[str, str] | None = None,
 ) -> ContainerConfig:
     """Return the container of one node.
 
     :param mounts: in the order in which they are made: a folder before what lies inside of it.
     :param gpus: what ``spec.gpus`` means on this machine.
     :param terminal: the ``TERM`` of the user's terminal, where there is one.
+    :param launcher: what the launcher of several processes tells this one; None for AzureML's MPI launcher with one
+        process for each node.
     """
-    variables = {**mpi_variables(rank, spec.nodes), **job_variables(spec, layout, run_id)}
+    told = mpi_variables(rank, spec.nodes) if launcher is None else launcher
+    variables = {**told, **job_variables(spec, layout, run_id)}
     if tty and terminal:
         variables.setdefault("TERM", terminal)
     return ContainerConfig(

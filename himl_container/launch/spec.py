@@ -75,10 +75,14 @@ class Dataset:
     """An input or output folder of a run, known to the script by its name and its place in the list.
 
     :param mount_path: absolute path inside the container (AzureML's ``path_on_compute``); empty for the platform's own.
+    :param variable: the variable that has its path; empty for hi-ml's, by the place in the list (``INPUT_0``).
+    :param mode: how AzureML brings it (``mount``, ``download``, ``upload``); here it is a folder in any case.
     """
 
     name: str
     mount_path: str = ""
+    variable: str = ""
+    mode: str = "mount"
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,17 @@ class Interrupt:
     signal: Literal["SIGINT", "SIGTERM"]
 
 
-Event = NodeEnded | Interrupt
+@dataclass(frozen=True)
+class Kill:
+    """The machine is taken away, or everything is to end at once: the containers are killed without a warning.
+
+    :param outcome: what that means for the run.
+    """
+
+    outcome: Literal["preempted", "terminated"]
+
+
+Event = NodeEnded | Interrupt | Kill
 
 
 class Sink(Protocol):
@@ -159,8 +169,8 @@ class Supervisor:
     def _interrupted_early(self) -> bool:
         with contextlib.suppress(queue.Empty):
             event = self._events.get_nowait()
-            if isinstance(event, Interrupt):
-                self._attempt.outcome = _outcome_of(event)
+            if not isinstance(event, NodeEnded):
+                self._attempt.outcome = event.outcome if isinstance(event, Kill) else _outcome_of(event)
                 return True
             self._note(event)  # a short script of rank 0 may end before the last rank has started
         return False
@@ -192,6 +202,8 @@ class Supervisor:
             elif isinstance(event, NodeEnded):
                 self._note(event)
                 self._react(event)
+            elif isinstance(event, Kill):
+                self._kill(event.outcome)
             else:
                 self._interrupt(event, limits)
 
@@ -227,9 +239,7 @@ class Supervisor:
         reason = min(self._deadlines, key=lambda name: self._deadlines[name])
         del self._deadlines[reason]
         if reason == "preempt":
-            self._attempt.outcome = "preempted"
-            self._deadlines.clear()
-            self._all("SIGKILL")
+            self._kill("preempted")
         elif reason == "timeout":
             self._attempt.outcome = "timed_out"
             self._tell("the maximum duration is over; the script is asked to end")
@@ -249,6 +259,11 @@ class Supervisor:
         self._attempt.outcome = _outcome_of(event)
         self._tell(f"stopping the script; it has {limits.grace:.0f} s (once more to kill it at once)")
         self._ask(event.signal, limits.grace)
+
+    def _kill(self, outcome: Outcome) -> None:
+        self._attempt.outcome = outcome
+        self._deadlines.clear()
+        self._all("SIGKILL")
 
     def _ask(self, signal: Signal, grace: float) -> None:
         self._deadlines = {"kill": self._clock() + grace}

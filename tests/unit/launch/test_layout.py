@@ -69,6 +69,25 @@ def test_mpi_variables() -> None:
     assert {name for name in first if first[name] != last[name]} == {"OMPI_COMM_WORLD_RANK", "AZ_BATCHAI_TASK_INDEX"}
 
 
+def test_mpi_variables_of_several_processes_a_node() -> None:
+    third = mpi_variables(2, 2, 2)
+    assert (third["OMPI_COMM_WORLD_RANK"], third["OMPI_COMM_WORLD_SIZE"]) == ("2", "4")
+    assert (third["OMPI_COMM_WORLD_LOCAL_RANK"], third["OMPI_COMM_WORLD_LOCAL_SIZE"]) == ("0", "2")
+    assert third["AZ_BATCHAI_TASK_INDEX"] == "1"
+    assert third["AZ_BATCH_HOST_LIST"] == "node-0,node-1"
+    assert mpi_variables(1, 1, 2)["OMPI_COMM_WORLD_LOCAL_RANK"] == "1"
+
+
+def test_datasets_with_names_of_their_own_as_the_sdk_gives_them() -> None:
+    datasets = (Dataset("iris", variable="iris"), Dataset("cold", "/data/cold", variable="cold", mode="download"))
+    spec = LaunchSpec("t", ImageRef("i"), ("true",), datasets=datasets)
+    values = job_variables(spec, lay_out(spec, "0abc"), "id")
+    assert values["AZUREML_DATASET_ENVIRONMENT_VARS"] == "iris:mount,cold:download"
+    assert values["iris"] == values["AZURE_ML_INPUT_iris"] == f"{ROOT}/cap/data-capability/wd/iris"
+    assert values["cold"] == "/data/cold"
+    assert "INPUT_0" not in values
+
+
 def test_a_python_script_runs_by_python(source: Path) -> None:
     snapshot = scan(source)
     assert resolve_command("train.py", snapshot) == ("python", "train.py")
