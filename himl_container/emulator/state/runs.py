@@ -236,12 +236,24 @@ class Runs:
                 listener(old, new)
         return new
 
-    def set_status(self, run_id: str, status: Status, *, error: Mapping[str, Any] | None = None) -> Run:
-        """Change a run's status; a run that has ended stays as it is. Start and end are noted when they happen."""
+    def set_status(
+        self,
+        run_id: str,
+        status: Status,
+        *,
+        error: Mapping[str, Any] | None = None,
+        unless: Iterable[Status] = (),
+    ) -> Run:
+        """Change a run's status; a run that has ended stays as it is. Start and end are noted when they happen.
+
+        :param unless: where the run has one of these, nothing changes.
+        """
         from dataclasses import replace
 
+        stay = frozenset(unless)
+
         def change(run: Run) -> Run:
-            if run.status.ended:
+            if run.status.ended or run.status in stay:
                 return run
             now = self._clock()
             started = run.started or (now if status is Status.RUNNING else None)
