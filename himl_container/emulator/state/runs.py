@@ -5,173 +5,45 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from enum import Enum
+from dataclasses import replace
 from typing import Any
 
 from himl_container.emulator.http import Refusal, not_found
 from himl_container.emulator.state.database import Database
+from himl_container.emulator.state.experiments import Experiment, Experiments
+from himl_container.emulator.state.run import Run, Status, iso, tag_map, text_map
+
+__all__ = ["Experiment", "Listener", "Run", "Runs", "Status", "iso", "tag_map", "text_map"]
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
-EXPERIMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,254}")
-
-
-class Status(str, Enum):
-    """A run's status, in the words of the wire (``core/run.py`` of the SDK, ``RunStatus``)."""
-
-    NOT_STARTED = "NotStarted"
-    QUEUED = "Queued"
-    PREPARING = "Preparing"
-    PROVISIONING = "Provisioning"
-    STARTING = "Starting"
-    RUNNING = "Running"
-    CANCEL_REQUESTED = "CancelRequested"
-    FINALIZING = "Finalizing"
-    COMPLETED = "Completed"
-    FAILED = "Failed"
-    CANCELED = "Canceled"
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing comes after it."""
-        return self in (Status.COMPLETED, Status.FAILED, Status.CANCELED)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run.
-
-    :param number: counts the runs of an experiment, from 1.
-    :param parent_id: empty for a run without a parent; :param root_id: its own id then.
-    :param run_type: ``azureml.scriptrun``, ``hyperdrive``, ``azureml.PipelineRun`` and so on, as the SDK names it.
-    :param created: times are seconds since the epoch; None for what has not happened.
-    :param definition: the run configuration as submitted; empty for a run that was started from outside.
-    :param error: the ``error`` object of the wire; empty where nothing failed.
-    """
-
-    run_id: str
-    experiment: str
-    experiment_id: str
-    number: int
-    status: Status
-    created: float
-    parent_id: str = ""
-    root_id: str = ""
-    run_type: str = "azureml.scriptrun"
-    started: float | None = None
-    ended: float | None = None
-    display_name: str = ""
-    description: str = ""
-    target: str = ""
-    created_by: str = ""
-    snapshot_id: str = ""
-    tags: Mapping[str, str] = field(default_factory=dict)
-    properties: Mapping[str, str] = field(default_factory=dict)
-    definition: Mapping[str, Any] = field(default_factory=dict)
-    input_datasets: tuple[Mapping[str, Any], ...] = ()
-    output_datasets: tuple[Mapping[str, Any], ...] = ()
-    warnings: tuple[Mapping[str, Any], ...] = ()
-    error: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def data_container_id(self) -> str:
-        """Under which name its files are kept."""
-        return f"dcid.{self.run_id}"
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """An experiment of the workspace."""
-
-    name: str
-    experiment_id: str
-    created: float
-    tags: Mapping[str, str] = field(default_factory=dict)
-    description: str = ""
-    archived: bool = False
-
 
 Listener = Callable[[Run, Run], None]
 """Told of a run before and after a change of its status, after the change was stored."""
 
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS experiments (
-    name TEXT PRIMARY KEY COLLATE NOCASE, experiment_id TEXT NOT NULL UNIQUE, created REAL NOT NULL,
-    document TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS runs (
-    run_id TEXT PRIMARY KEY, experiment TEXT NOT NULL REFERENCES experiments(name), number INTEGER NOT NULL,
+    run_id TEXT PRIMARY KEY, experiment_id TEXT NOT NULL REFERENCES experiments(experiment_id), number INTEGER NOT NULL,
     parent_id TEXT NOT NULL, root_id TEXT NOT NULL, status TEXT NOT NULL, created REAL NOT NULL,
     document TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS runs_of_experiment ON runs (experiment, created);
+CREATE INDEX IF NOT EXISTS runs_of_experiment ON runs (experiment_id, created);
 CREATE INDEX IF NOT EXISTS runs_of_parent ON runs (parent_id, created);
 CREATE INDEX IF NOT EXISTS runs_of_root ON runs (root_id, created);
 """
 
 
-class Runs:
-    """All runs and experiments."""
+class Runs(Experiments):
+    """All runs, and their experiments."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
-        self._database, self._clock = database, clock
+        super().__init__(database, clock)
         self._listeners: list[Listener] = []
         database.make_tables(_TABLES)
 
     def listen(self, listener: Listener) -> None:
         """Tell a function of every change of status from now on."""
         self._listeners.append(listener)
-
-    # --- experiments ---
-
-    def experiment(self, name: str) -> Experiment:
-        """Return an experiment.
-
-        :raises Refusal: 404, there is none.
-        """
-        row = self._database.row("SELECT * FROM experiments WHERE name = ?", (name,))
-        if row is None:
-            raise not_found(f"Experiment {name}")
-        return _experiment(row)
-
-    def experiment_of_id(self, experiment_id: str) -> Experiment:
-        """Return the experiment of an id.
-
-        :raises Refusal: 404, there is none.
-        """
-        row = self._database.row("SELECT * FROM experiments WHERE experiment_id = ?", (experiment_id,))
-        if row is None:
-            raise not_found(f"Experiment {experiment_id}")
-        return _experiment(row)
-
-    def experiments(self) -> list[Experiment]:
-        """Return all experiments, the newest first."""
-        return [_experiment(row) for row in self._database.rows("SELECT * FROM experiments ORDER BY created DESC")]
-
-    def make_experiment(self, name: str) -> Experiment:
-        """Return an experiment, made where there is none.
-
-        :raises Refusal: 400, the name is not one that Azure takes.
-        """
-        if not EXPERIMENT.fullmatch(name):
-            raise Refusal(400, "UserError", "An experiment's name has letters, digits, '-' and '_', at most 255.")
-        with self._database.write() as connection:
-            connection.execute(
-                "INSERT OR IGNORE INTO experiments VALUES (?, ?, ?, ?)", (name, str(uuid.uuid4()), self._clock(), "{}")
-            )
-        return self.experiment(name)
-
-    def change_experiment(self, name: str, **values: object) -> Experiment:
-        """Change ``tags``, ``description`` or ``archived``."""
-        with self._database.write() as connection:
-            old = self.experiment(name)
-            document = {"tags": dict(old.tags), "description": old.description, "archived": old.archived, **values}
-            connection.execute("UPDATE experiments SET document = ? WHERE name = ?", (json.dumps(document), old.name))
-        return self.experiment(name)
-
-    # --- runs ---
 
     def create(
         self, experiment: str, run_id: str, *, status: Status = Status.NOT_STARTED, parent_id: str = "", **values: Any
@@ -187,7 +59,9 @@ class Runs:
             if self.find(run_id) is not None:
                 raise Refusal(409, "UserError", f"Run {run_id} exists already.")
             root = self.get(parent_id).root_id if parent_id else run_id
-            row = self._database.row("SELECT max(number) AS last FROM runs WHERE experiment = ?", (where.name,))
+            row = self._database.row(
+                "SELECT max(number) AS last FROM runs WHERE experiment_id = ?", (where.experiment_id,)
+            )
             run = Run(
                 run_id=run_id,
                 experiment=where.name,
@@ -201,7 +75,7 @@ class Runs:
             )
             connection.execute(
                 "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (run_id, run.experiment, run.number, parent_id, root, status.value, run.created, _document(run)),
+                (run_id, where.experiment_id, run.number, parent_id, root, status.value, run.created, _document(run)),
             )
         return run
 
@@ -248,8 +122,6 @@ class Runs:
 
         :param unless: where the run has one of these, nothing changes.
         """
-        from dataclasses import replace
-
         stay = frozenset(unless)
 
         def change(run: Run) -> Run:
@@ -275,8 +147,33 @@ class Runs:
         return found
 
     def of_experiment(self, experiment: str) -> list[Run]:
+        """Return the runs of the active experiment of a name, in the order of creation."""
+        return self._list(
+            "experiment_id = (SELECT experiment_id FROM experiments WHERE name = ? AND archived IS NULL)", (experiment,)
+        )
+
+    def of_experiment_id(self, experiment_id: str) -> list[Run]:
         """Return an experiment's runs, in the order of creation."""
-        return self._list("experiment = ?", (experiment,))
+        return self._list("experiment_id = ?", (experiment_id,))
+
+    def of_root(self, root_id: str) -> list[Run]:
+        """Return a run without a parent and all its descendants, in the order of creation."""
+        return self._list("root_id = ?", (root_id,))
+
+    def delete_experiment(self, experiment_id: str) -> None:
+        """Delete an experiment without runs.
+
+        :raises Refusal: 404 there is none, 400 it has runs.
+        """
+        with self._database.write() as connection:
+            name = self.experiment_of_id(experiment_id).name
+            try:
+                connection.execute("DELETE FROM experiments WHERE experiment_id = ?", (experiment_id,))
+            except sqlite3.IntegrityError:
+                # "Only empty experiments can be deleted" (``Experiment.delete`` of the SDK).
+                raise Refusal(
+                    400, "UserError", f"Experiment {name} has runs, and only an empty one can be deleted."
+                ) from None
 
     def unfinished(self) -> list[Run]:
         """Return all runs that have not ended."""
@@ -309,16 +206,6 @@ class Runs:
         return Run(**document)
 
 
-def iso(seconds: float | None) -> str | None:
-    """Return a time as the wire has it (``2026-11-23T09:00:00.123456+00:00``); None for None."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="microseconds")
-
-
-def text_map(values: Mapping[Any, Any] | None) -> dict[str, str]:
-    """Return tags or properties with text for both."""
-    return {str(name): value if isinstance(value, str) else json.dumps(value) for name, value in (values or {}).items()}
-
-
 def _document(run: Run) -> str:
     return json.dumps(run.__dict__, default=_plain)
 
@@ -329,7 +216,3 @@ def _plain(value: object) -> object:
     if isinstance(value, Iterable):
         return list(value)
     raise TypeError(type(value).__name__)
-
-
-def _experiment(row: sqlite3.Row) -> Experiment:
-    return Experiment(row["name"], row["experiment_id"], row["created"], **json.loads(row["document"]))
