@@ -7,7 +7,7 @@ A file belongs to an origin and a container, as in Azure: ``ExperimentRun`` and 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -79,7 +79,7 @@ class Artifacts:
         artifact = self.record(run_id, path)
         self._blobs.append(RUNS_CONTAINER, blob_name(artifact), data)
 
-    def upload(self, run_id: str, path: str, source: Path | bytes) -> None:
+    def upload(self, run_id: str, path: str, source: Path | bytes | Iterable[bytes]) -> None:
         """Store a file of a run, streamed, in place of one of the same name.
 
         :raises Refusal: 400, a bad path. :raises StorageError: the storage failed.
