@@ -33,7 +33,6 @@ class ContainerConfig:
     :param gpus: ``none``, ``all`` or a number.
     :param network: name of a network; empty for the daemon's default one; ``container:NAME`` for that of another
         container.
-    :param second_network: name of a network that it is connected to besides.
     :param ipc: whose shared memory: empty for its own, ``shareable`` for one that others may join, ``container:NAME``
         for that of another container.
     :param memory: limit in bytes; 0 for none.
@@ -50,7 +49,6 @@ class ContainerConfig:
     shm_size: int = 0
     gpus: str = "none"
     network: str = ""
-    second_network: str = ""
     ipc: str = ""
     hostname: str = ""
     memory: int = 0
@@ -146,10 +144,9 @@ class Containers(Protocol):
     def remove(self, name: str) -> None:
         """Kill and remove a container. Nothing happens when there is none."""
 
-    def create_network(self, name: str, labels: Mapping[str, str], *, internal: bool = False) -> None:
+    def create_network(self, name: str, labels: Mapping[str, str]) -> None:
         """Create a private network.
 
-        :param internal: one that leads nowhere else.
         :raises LaunchError: the daemon refuses it.
         """
 
@@ -162,9 +159,6 @@ class LabelledContainers(Containers, Protocol):
 
     def labelled(self, label: str, value: str) -> Mapping[str, Mapping[str, str]]:
         """Return the labels of the containers, running or not, that have a label of this value, by container name."""
-
-    def networks_labelled(self, label: str, value: str) -> tuple[str, ...]:
-        """Return the names of the networks that have a label of this value."""
 
 
 def connect() -> LabelledContainers:

@@ -60,12 +60,6 @@ class DockerContainers:
         answer = self._http.request("POST", "/containers/create", query={"name": config.name}, body=_body(config))
         if answer.status != 201:
             raise _refusal(answer, f"the Docker daemon refused the container: {answer.message}")
-        if config.second_network:
-            # The daemon takes one network at creation (API 1.41); before the start, a second one is no race.
-            path = f"/networks/{segment(config.second_network)}/connect"
-            answer = self._http.request("POST", path, body={"Container": config.name})
-            if answer.status != 200:
-                raise _refusal(answer, f"the Docker daemon refused a network of the container: {answer.message}")
 
     def open(self, name: str, *, tty: bool = False) -> Session:
         """Connect to a created container, for its output and its end."""
@@ -103,15 +97,9 @@ class DockerContainers:
         if answer.status not in (204, 404, 409):  # 409: another request is removing it
             raise EngineError(f"the Docker daemon could not remove the container {name}: {answer.message}")
 
-    def create_network(self, name: str, labels: Mapping[str, str], *, internal: bool = False) -> None:
+    def create_network(self, name: str, labels: Mapping[str, str]) -> None:
         """Create a private network."""
-        body = {
-            "Name": name,
-            "CheckDuplicate": True,
-            "Driver": "bridge",
-            "Internal": internal,
-            "Labels": dict(labels),
-        }
+        body = {"Name": name, "CheckDuplicate": True, "Driver": "bridge", "Labels": dict(labels)}
         answer = self._http.request("POST", "/networks/create", body=body)
         if answer.status != 201:
             raise _refusal(answer, f"the Docker daemon refused a network for the nodes: {answer.message}")
@@ -124,18 +112,10 @@ class DockerContainers:
 
     def labelled(self, label: str, value: str) -> Mapping[str, Mapping[str, str]]:
         """Return the labels of the containers that have a label of this value, by container name."""
-        found = self._found("/containers/json", label, value, all=1)
+        query = {"all": 1, "filters": json.dumps({"label": [f"{label}={value}"]})}
+        answer = self._http.request("GET", "/containers/json", query=query)
+        found = self._checked(answer, f"list containers with the label {label}={value}").json()
         return {item["Names"][0].lstrip("/"): item.get("Labels") or {} for item in found if item.get("Names")}
-
-    def networks_labelled(self, label: str, value: str) -> tuple[str, ...]:
-        """Return the names of the networks that have a label of this value."""
-        return tuple(item["Name"] for item in self._found("/networks", label, value))
-
-    def _found(self, path: str, label: str, value: str, **query: int) -> list[dict[str, Any]]:
-        filters = json.dumps({"label": [f"{label}={value}"]})
-        answer = self._http.request("GET", path, query={**query, "filters": filters})
-        found: list[dict[str, Any]] = self._checked(answer, f"list what is labelled {label}={value}").json()
-        return found
 
     def oom_killed(self, name: str) -> bool:
         """Tell whether the kernel killed a process of an ended container because its memory ran out."""

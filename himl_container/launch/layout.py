@@ -75,11 +75,12 @@ def node_host(rank: int) -> str:
     return f"node-{rank}"
 
 
-def mpi_variables(rank: int, nodes: int, processes: int = 1) -> dict[str, str]:
+def mpi_variables(rank: int, nodes: int, processes: int = 1, hosts: tuple[str, ...] = ()) -> dict[str, str]:
     """Return what AzureML's MPI launcher tells a process; nothing where there is only one.
 
     :param rank: among all processes; those of one node follow each other.
     :param processes: of each node.
+    :param hosts: the nodes' names; empty for those of :func:`node_host`.
 
     Not ``MASTER_ADDR`` or ``NODE_RANK``: AzureML does not set them for MPI jobs, hi-ml's
     ``set_environment_variables_for_multi_node`` does, and a script that forgets to call it should fail here too.
@@ -87,13 +88,14 @@ def mpi_variables(rank: int, nodes: int, processes: int = 1) -> dict[str, str]:
     if nodes * processes == 1:
         return {}
     node, local = divmod(rank, processes)
-    master = node_host(0)
+    hosts = hosts or tuple(node_host(other) for other in range(nodes))
+    master = hosts[0]
     return {
         "AZ_BATCHAI_MPI_MASTER_NODE": master,
         "AZ_BATCHAI_TASK_INDEX": str(node),
-        "AZ_BATCH_HOST_LIST": ",".join(node_host(other) for other in range(nodes)),
+        "AZ_BATCH_HOST_LIST": ",".join(hosts),
         "AZ_BATCH_MASTER_NODE": f"{master}:{MPI_PORT}",
-        "AZ_BATCH_NODE_LIST": ";".join(node_host(other) for other in range(nodes)),
+        "AZ_BATCH_NODE_LIST": ";".join(hosts),
         "AZUREML_NODE_COUNT": str(nodes),
         "OMPI_COMM_WORLD_LOCAL_RANK": str(local),
         "OMPI_COMM_WORLD_LOCAL_SIZE": str(processes),

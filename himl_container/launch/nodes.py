@@ -77,14 +77,15 @@ def mounts_of(
 ) -> tuple[Mount, ...]:
     """Return the folders of a node: its working directory, what is kept of it, inputs and outputs.
 
-    All nodes share ``outputs`` and ``logs``; in the cloud each has its own, and the run shows them as one.
+    All nodes share ``outputs`` and ``logs``; in the cloud each has its own, and the run shows them as one. What AzureML
+    downloads, a script may change.
     """
     inside = layout.working_dir
     return (
         Mount(work, inside),
         Mount(run_folder / "outputs", f"{inside}/{spec.output_folder}"),
         Mount(run_folder / "logs", f"{inside}/{spec.log_folder}"),
-        *(Mount(dataset_folders[place.name], place.path, read_only=True) for place in layout.datasets),
+        *(Mount(dataset_folders[place.name], place.path, place.mode != "download") for place in layout.datasets),
         *(Mount(output_folders[place.name], place.path) for place in layout.outputs),
     )
 

@@ -132,3 +132,13 @@ class Compute(Protocol):
 
         :raises Refusal: 409, it is not running, or its cluster is not of low priority.
         """
+
+
+class JobSnapshots(Protocol):
+    """The source snapshots (``himl_container.emulator.state.snapshots``)."""
+
+    def unpack(self, snapshot_id: str, folder: Path) -> object:
+        """Lay a snapshot's files out in an empty folder.
+
+        :raises Refusal: 404, there is none.
+        """

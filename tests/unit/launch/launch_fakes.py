@@ -82,7 +82,7 @@ class FakeContainers:
         if session is not None:
             session.finish(137)
 
-    def create_network(self, name: str, labels: Mapping[str, str], *, internal: bool = False) -> None:
+    def create_network(self, name: str, labels: Mapping[str, str]) -> None:
         self._fault("create_network")
         self.networks.add(name)
 
