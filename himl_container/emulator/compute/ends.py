@@ -100,6 +100,8 @@ def end_of_error(error: BaseException) -> JobEnd:
         return failed("ServiceError", str(error))
     if isinstance(error, HimlError):
         return failed("UserError", str(error), "JobNotStarted")
+    if isinstance(error, OSError):
+        return failed("ServiceError", f"A file of the job cannot be written: {error.strerror or error}", "Disk")
     if isinstance(error, Refusal):
         return failed("UserError", error.message, error.code)
     return failed("ServiceError", f"The emulator has a defect: {type(error).__name__}: {error}")

@@ -93,7 +93,7 @@ class JobStart:
                 self._logs.close()
                 return False
             end = CANCELED
-        except (HimlError, Refusal) as error:
+        except (HimlError, Refusal, OSError) as error:
             end = end_of_error(error)
         except Exception as error:  # noqa: BLE001 - the run must end and its nodes be free again, whatever happens
             _log.exception("job of run %s", self._job.run_id)
@@ -230,15 +230,9 @@ class JobStart:
     def _limits(self, description: JobDescription) -> Limits:
         spec = description.spec
         left = None if spec.max_duration is None else max(0.0, spec.max_duration - self._job.seconds)
-        return Limits(self._preemption(), left, grace(dict(spec.environment)))
-
-    def _preemption(self) -> float | None:
-        """Return when this start is preempted by itself: by the cluster's seed, about every second start of a job."""
-        seed = self._cluster.preempt_seed
-        if seed is None or self._job.attempt >= MOST_PREEMPTIONS:
-            return None
-        chance = random.Random(f"{seed}/{self._job.position}/{self._job.attempt}")  # noqa: S311 - it is to be repeatable
-        return chance.uniform(1, 10) if chance.random() < 0.5 else None
+        return Limits(
+            preemption_of(self._cluster, self._job.position, self._job.attempt), left, grace(dict(spec.environment))
+        )
 
     @contextlib.contextmanager
     def _held(self, holders: tuple[ContainerConfig, ...]) -> Iterator[None]:
@@ -299,3 +293,14 @@ class JobStart:
 
     def _say(self, line: str) -> None:
         self._logs.say(line)
+
+
+def preemption_of(cluster: Cluster, position: int, attempt: int) -> float | None:
+    """Return when a start of a job is preempted by itself, in seconds; None for never.
+
+    With a seed, about every second start is; the same jobs in the same order are preempted in the same way.
+    """
+    if cluster.preempt_seed is None or attempt >= MOST_PREEMPTIONS:
+        return None
+    chance = random.Random(f"{cluster.preempt_seed}/{position}/{attempt}")  # noqa: S311 - it is to be repeatable
+    return chance.uniform(1, 10) if chance.random() < 0.5 else None
