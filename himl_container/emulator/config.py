@@ -25,7 +25,7 @@ from himl_container.errors import InputError
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 _WORKSPACE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{1,31}")
 _GROUP_NAME = re.compile(r"[A-Za-z0-9_().-]{1,89}[A-Za-z0-9_()-]")

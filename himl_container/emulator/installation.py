@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -43,6 +44,11 @@ class Installation:
     def network(self) -> str:
         """The name of the Docker network of its jobs."""
         return f"himl-emulator-{self.short_id}"
+
+    @property
+    def managed_identity_secret(self) -> str:
+        """What the address of the managed identity has in it; follows from the client's secret."""
+        return hashlib.sha256(f"managed identity {self.client_secret}".encode()).hexdigest()[:40]
 
 
 def open_installation(folder: Path, *, workspace_name: str, resource_group: str) -> Installation:

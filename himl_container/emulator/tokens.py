@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import uuid
 from collections.abc import Callable, Collection
@@ -48,6 +49,8 @@ class Tokens:
         if not isinstance(private, rsa.RSAPrivateKey):
             raise TypeError("not an RSA key")
         self._private, self._public = private, private.public_key()
+        form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        self._key_id = hashlib.sha256(self._public.public_bytes(*form)).hexdigest()[:27]
         self._tenant, self._object = installation.workspace.tenant_id, installation.object_id
         self._clock, self.lifetime = clock, lifetime
         self._checked: dict[str, dict[str, Any]] = {}
@@ -68,7 +71,8 @@ class Tokens:
         # A token that was given in the same second must not be the same text: some clients compare.
         times = {"iat": now, "nbf": now, "exp": expires, "uti": uuid.uuid4().hex}
         issuer = f"https://sts.windows.net/{self._tenant}/"
-        return jwt.encode({"iss": issuer, **claims, **times}, self._private, _ALGORITHM), expires
+        text = jwt.encode({"iss": issuer, **claims, **times}, self._private, _ALGORITHM, {"kid": self._key_id})
+        return text, expires
 
     def identity(self, token: str, audiences: Collection[str]) -> Identity:
         """Return the bearer of a token.
@@ -101,6 +105,11 @@ class Tokens:
         if now >= claims["exp"]:
             raise BadToken("ExpiredAuthenticationToken", "The access token has expired.")
         return claims
+
+    def public_key(self) -> dict[str, Any]:
+        """Return the key that checks the tokens, as JSON Web Key (RFC 7517)."""
+        found: dict[str, Any] = jwt.algorithms.RSAAlgorithm.to_jwk(self._public, as_dict=True)
+        return {**found, "use": "sig", "alg": _ALGORITHM, "kid": self._key_id}
 
     def _verified(self, token: str) -> dict[str, Any]:
         # Times are compared with the emulator's clock, when a token is used.

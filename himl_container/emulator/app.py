@@ -1,0 +1,97 @@
+"""The emulator without its network: its state, its services, and the router that leads to them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from himl_container.emulator.access import Access
+from himl_container.emulator.blobs import FILES_CONTAINER, RUNS_CONTAINER, SNAPSHOTS_CONTAINER, Blobs
+from himl_container.emulator.config import EmulatorConfig
+from himl_container.emulator.http import Answer, Request
+from himl_container.emulator.installation import Installation
+from himl_container.emulator.routes import Route, Router
+from himl_container.emulator.services.arm import ResourceManager
+from himl_container.emulator.services.client_assertion import client_certificate
+from himl_container.emulator.services.discovery import Discovery
+from himl_container.emulator.services.keyvault import KeyVault
+from himl_container.emulator.services.login import Login
+from himl_container.emulator.services.telemetry import Telemetry
+from himl_container.emulator.state.database import Database
+from himl_container.emulator.state.runs import Runs
+from himl_container.emulator.state.secrets import Secrets
+from himl_container.emulator.tokens import Tokens, token_key
+
+log = logging.getLogger("himl_container.emulator")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What an emulator is given from outside.
+
+    :param blobs: its storage; :param registry: address of the image registry behind ``azurecr.io``
+        (``http://127.0.0.1:PORT``).
+    :param studio: address of the page, as a browser on this machine opens it.
+    :param clock: seconds since the epoch.
+    """
+
+    blobs: Blobs
+    registry: str
+    studio: str
+    clock: Callable[[], float] = time.time
+
+
+@dataclass
+class Application:
+    """A running emulator's parts.
+
+    :param registry_gate: lets a request for the registry pass (None), or answers it (without or with a bad token).
+    :param closers: called at the end, the last one first.
+    """
+
+    installation: Installation
+    config: EmulatorConfig
+    access: Access
+    tokens: Tokens
+    runs: Runs
+    router: Router
+    registry_gate: Callable[[Request], Answer | None] = lambda request: None
+    closers: list[Callable[[], None]] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Stop what runs and close the state; a part that fails is logged and keeps no other waiting."""
+        while self.closers:
+            try:
+                self.closers.pop()()
+            except Exception:  # noqa: PERF203 - whatever it is, the other parts are stopped too
+                log.exception("stopping")
+
+
+def build(installation: Installation, config: EmulatorConfig, around: Surroundings) -> Application:
+    """Put an emulator together."""
+    clock = around.clock
+    path = installation.folder / "emulator.db"
+    database = Database(path)
+    path.chmod(0o600)
+    for container in (RUNS_CONTAINER, FILES_CONTAINER, SNAPSHOTS_CONTAINER):
+        around.blobs.make_container(container)
+
+    tokens = Tokens(token_key(installation.folder), installation, clock, config.token_lifetime)
+    runs = Runs(database, clock)
+    access = Access(runs, tokens, config.job_token_lifetime)
+    created = (installation.folder / "state.json").stat().st_mtime
+    certificate = client_certificate(installation.folder).read_bytes()
+
+    services = (
+        Login(installation, tokens, certificate, clock),
+        ResourceManager(installation, access, created),
+        Discovery(around.studio),
+        KeyVault(Secrets(database, clock), access),
+        Telemetry(),
+    )
+    routes: list[Route] = []
+    for service in services:
+        routes += service.routes()
+    return Application(installation, config, access, tokens, runs, Router(routes), closers=[database.close])

@@ -1,0 +1,127 @@
+"""A real emulator for the tests of this folder, started through the command line, and the SDK's workspace in it.
+
+The SDK runs in the tests' own process, as PyPI ships it; the variables that lead it to the emulator are set while the
+tests of this folder run, and put back afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import kit
+import pytest
+
+if TYPE_CHECKING:
+    from azureml.core import Workspace
+
+    from himl_container.emulator.installation import Installation
+
+_FAST = {"AZUREML_DEFAULT_BACKOFF": "1", "AZUREML_DEFAULT_RETRIES": "2"}
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """An emulator that runs.
+
+    :param variables: those that lead a client to it; :param home: a folder in the place of the user's.
+    """
+
+    folder: Path
+    port: int
+    seconds: float
+    variables: Mapping[str, str]
+    home: Path
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.json"
+
+    @property
+    def installation(self) -> Installation:
+        from himl_container.emulator.folder import existing
+
+        return existing(self.folder)
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "emulator.log").read_text(encoding="utf-8", errors="replace")
+
+    def cli(self, *arguments: str | Path, **options: Any) -> Any:
+        """``himl-container emulator``, for this emulator."""
+        return emulator_cli(self.folder, *arguments, **options)
+
+    def headers(self, audience: str = "https://management.core.windows.net/") -> dict[str, str]:
+        """The authorization of the service principal, for requests that no SDK makes."""
+        import requests
+
+        made = self.installation
+        form = {"grant_type": "client_credentials", "client_id": made.client_id, "client_secret": made.client_secret}
+        address = f"https://login.microsoftonline.com/{made.workspace.tenant_id}/oauth2/v2.0/token"
+        answer = requests.post(address, data={**form, "scope": f"{audience}/.default"}, timeout=60)
+        return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+def emulator_cli(folder: Path, *arguments: str | Path, **options: Any) -> Any:
+    """Run ``himl-container emulator`` for a folder."""
+    name, *rest = arguments
+    return kit.Cli(Path.cwd(), kit.clean_environ())("emulator", name, "--data-dir", folder, *rest, **options)
+
+
+def start_emulator(folder: Path, home: Path) -> Emulator:
+    """Start an emulator in a folder, on a free port at its first start."""
+    require_servers()
+    done = emulator_cli(folder, "start", "--detach", "--json", *_port(folder))
+    result = json.loads(done.stdout.splitlines()[-1])
+    shown = json.loads(emulator_cli(folder, "env", "--json").stdout.splitlines()[-1])["variables"]
+    home.mkdir(exist_ok=True)
+    variables = {**shown, **_FAST, "HOME": str(home)}
+    return Emulator(folder, int(result["port"]), float(result["seconds"]), variables, home)
+
+
+def _port(folder: Path) -> list[str]:
+    return [] if (folder / "port").exists() else ["--port", "0"]
+
+
+def require_servers() -> None:
+    """Skip (in CI: fail) where Azurite or the registry is not installed."""
+    if shutil.which("docker-registry") is None:
+        kit.lacking("docker-registry is not installed; scripts/setup.sh installs it")
+    local = kit.ROOT / ".kit/azurite/node_modules/.bin/azurite-blob"
+    if shutil.which("azurite-blob") is None and not local.exists():
+        kit.lacking("Azurite is not installed; scripts/setup.sh installs it")
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """The emulator of all tests of the session; its log must be free of faults at the end."""
+    folder = tmp_path_factory.mktemp("emulator")
+    running = start_emulator(folder / "data", folder / "home")
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("AZUREML_")]:
+        del os.environ[name]
+    os.environ.update(running.variables)
+    try:
+        yield running
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        running.cli("stop")
+    assert "Traceback" not in running.log, running.log
+
+
+@pytest.fixture(scope="session")
+def workspace(emulator: Emulator) -> Workspace:
+    """The SDK's workspace, found as a script finds it: by its configuration file, logged in by what is around."""
+    from azureml.core import Workspace
+
+    return Workspace.from_config(str(emulator.config))
