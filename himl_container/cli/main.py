@@ -39,6 +39,7 @@ COMMANDS = {
     "diff": "Show what differs between two images.",
     "verify": "Say whether run, registry, daemon and lock have the same image.",
     "base": "Create a base image, or move its pin.",
+    "emulator": "An AzureML workspace on this machine, for the AzureML SDK.",
     "cache": "List or prune the cache.",
     "doctor": "Check what this machine has and what is missing.",
     "version": "Print the versions of the tool and of what it uses.",
