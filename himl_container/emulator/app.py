@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 
 from himl_container.emulator.access import Access
 from himl_container.emulator.blobs import FILES_CONTAINER, RUNS_CONTAINER, SNAPSHOTS_CONTAINER, Blobs
+from himl_container.emulator.compute.model import JobVariables
 from himl_container.emulator.config import EmulatorConfig
 from himl_container.emulator.http import Answer, Request
 from himl_container.emulator.installation import Installation
+from himl_container.emulator.job_network import Way
+from himl_container.emulator.job_variables import EmulatorVariables
 from himl_container.emulator.routes import Route, Router
 from himl_container.emulator.services.arm import ResourceManager
 from himl_container.emulator.services.client_assertion import client_certificate
@@ -34,12 +37,14 @@ class Surroundings:
     :param blobs: its storage; :param registry: address of the image registry behind ``azurecr.io``
         (``http://127.0.0.1:PORT``).
     :param studio: address of the page, as a browser on this machine opens it.
+    :param way: how a job's container reaches the emulator; asked for when a job starts.
     :param clock: seconds since the epoch.
     """
 
     blobs: Blobs
     registry: str
     studio: str
+    way: Callable[[], Way]
     clock: Callable[[], float] = time.time
 
 
@@ -57,6 +62,7 @@ class Application:
     tokens: Tokens
     runs: Runs
     router: Router
+    job_variables: JobVariables
     registry_gate: Callable[[Request], Answer | None] = lambda request: None
     closers: list[Callable[[], None]] = field(default_factory=list)
 
@@ -84,6 +90,9 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
     created = (installation.folder / "state.json").stat().st_mtime
     certificate = client_certificate(installation.folder).read_bytes()
 
+    bundle = installation.folder / "bundle.pem"
+    variables = EmulatorVariables(installation.workspace, runs, access, around.way, bundle)
+
     services = (
         Login(installation, tokens, certificate, clock),
         ResourceManager(installation, access, created),
@@ -94,4 +103,4 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
     routes: list[Route] = []
     for service in services:
         routes += service.routes()
-    return Application(installation, config, access, tokens, runs, Router(routes), closers=[database.close])
+    return Application(installation, config, access, tokens, runs, Router(routes), variables, closers=[database.close])

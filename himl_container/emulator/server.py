@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ from himl_container.emulator.folder import RUNNING, lock_folder
 from himl_container.emulator.installation import Installation, open_installation, write_private
 from himl_container.emulator.processes import identify
 from himl_container.errors import LaunchError
+from himl_container.image.endpoint import resolve_endpoint
 
 log = logging.getLogger("himl_container.emulator")
 
@@ -84,6 +86,7 @@ async def _run(
     from himl_container.emulator.certificates import Authority
     from himl_container.emulator.forward import Forwarder
     from himl_container.emulator.hosts import Hosts
+    from himl_container.emulator.job_network import JobNetwork
     from himl_container.emulator.proxy import Proxy
 
     stop = asyncio.Event()
@@ -95,8 +98,20 @@ async def _run(
     storage, images = (f"http://127.0.0.1:{children.port(name)}" for name in ("azurite", "registry"))
     blobs = AzuriteBlobs(installation, storage)
     hosts = Hosts(installation.workspace)
-    application = build(installation, config, Surroundings(blobs, images, f"http://127.0.0.1:{port}"))
-    application.closers.insert(0, blobs.close)
+
+    def listen(address: str, peers: ipaddress.IPv4Network) -> int:
+        async def serve_peers() -> int:
+            door = _listen_there(address, port)
+            proxy.listen(door, peers)
+            return int(door.getsockname()[1])
+
+        return asyncio.run_coroutine_threadsafe(serve_peers(), loop).result()
+
+    network = JobNetwork(installation, lambda: resolve_endpoint(os.environ), listen)
+    around = Surroundings(blobs, images, f"http://127.0.0.1:{port}", network.way)
+    application = build(installation, config, around)
+    # Last of all, when no job uses them any more.
+    application.closers[:0] = [blobs.close, network.close]
     forwarders = Forwarder(storage), Forwarder(images)
     app = EmulatorApp(application, hosts, *forwarders)
     # Connections are kept for longer than any client does, so that none is closed while a request is on its way.
@@ -148,6 +163,23 @@ def _listen(port: int) -> socket.socket:
             raise LaunchError(f"port {port} of 127.0.0.1 {why}", hint=hint) from None
         raise LaunchError(f"cannot listen on port {port}: {error.strerror}") from None
     return sock
+
+
+def _listen_there(address: str, port: int) -> socket.socket:
+    """Return a listening socket of another address of this machine, on the same port if that is free there."""
+    for number in (port, 0):
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((address, number))
+            sock.listen(512)
+        except OSError as error:
+            sock.close()
+            if error.errno != errno.EADDRINUSE or not number:
+                raise
+        else:
+            return sock
+    raise AssertionError("a free port is always tried last")
 
 
 def _announce(installation: Installation, port: int) -> None:
