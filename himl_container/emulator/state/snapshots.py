@@ -30,6 +30,7 @@ MAX_BYTES = 2 * 1024**3
 MAX_FILES = 20_000
 """The SDK stops at 2,000 new files, unless ``AML_SNAPSHOT_NO_FILE_LIMIT`` is set."""
 
+_DEEPEST = 100
 _READERS = 8
 _CHUNK = 1 << 20
 _ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -265,6 +266,8 @@ def _leaves(tree: object) -> tuple[dict[str, str], list[str]]:
             raise Refusal(400, "UserError", "A folder of the tree has no children that are an object.")
         for name, child in children.items():
             path = checked_path(f"{above}{name}", "name in the tree")
+            if path.count("/") >= _DEEPEST:
+                raise Refusal(400, "UserError", f"A folder of a snapshot is at most {_DEEPEST} deep.")
             if not isinstance(child, dict) or path != f"{above}{name}" or child.get("name", name) != name:
                 raise Refusal(400, "UserError", f"{path} is not a file or a folder of a tree.")
             if child.get("type") == "Directory":
