@@ -17,14 +17,22 @@ from himl_container.emulator.job_network import Way
 from himl_container.emulator.job_variables import EmulatorVariables
 from himl_container.emulator.routes import Route, Router
 from himl_container.emulator.services.arm import ResourceManager
+from himl_container.emulator.services.artifacts import ArtifactService
 from himl_container.emulator.services.client_assertion import client_certificate
 from himl_container.emulator.services.discovery import Discovery
+from himl_container.emulator.services.experiments import ExperimentService
+from himl_container.emulator.services.history import RunHistory
 from himl_container.emulator.services.keyvault import KeyVault
 from himl_container.emulator.services.login import Login
+from himl_container.emulator.services.metrics import MetricService
+from himl_container.emulator.services.snapshots import SnapshotService
 from himl_container.emulator.services.telemetry import Telemetry
+from himl_container.emulator.state.artifacts import Artifacts
 from himl_container.emulator.state.database import Database
+from himl_container.emulator.state.metrics import Metrics
 from himl_container.emulator.state.runs import Runs
 from himl_container.emulator.state.secrets import Secrets
+from himl_container.emulator.state.snapshots import Snapshots
 from himl_container.emulator.tokens import Tokens, token_key
 
 log = logging.getLogger("himl_container.emulator")
@@ -86,6 +94,8 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
 
     tokens = Tokens(token_key(installation.folder), installation, clock, config.token_lifetime)
     runs = Runs(database, clock)
+    artifacts, metrics = Artifacts(database, around.blobs, clock), Metrics(database, clock)
+    snapshots = Snapshots(database, around.blobs, clock)
     access = Access(runs, tokens, config.job_token_lifetime)
     created = (installation.folder / "state.json").stat().st_mtime
     certificate = client_certificate(installation.folder).read_bytes()
@@ -98,6 +108,11 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
         ResourceManager(installation, access, created),
         Discovery(around.studio),
         KeyVault(Secrets(database, clock), access),
+        ExperimentService(runs, access),
+        RunHistory(runs, artifacts, access, installation.workspace),
+        MetricService(metrics, runs, access, clock),
+        ArtifactService(artifacts, around.blobs, access),
+        SnapshotService(snapshots),
         Telemetry(),
     )
     routes: list[Route] = []

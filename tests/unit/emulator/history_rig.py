@@ -8,6 +8,8 @@ from typing import Any
 from unittest.mock import Mock
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from unit.emulator.memory_blobs import MemoryBlobs
+
 from himl_container.emulator.access import Access
 from himl_container.emulator.http import Answer, Refusal, Request
 from himl_container.emulator.identity import Identity, Kind
@@ -24,7 +26,6 @@ from himl_container.emulator.state.metrics import Metrics
 from himl_container.emulator.state.runs import Run, Runs
 from himl_container.emulator.state.snapshots import Snapshots
 from himl_container.emulator.tokens import Tokens
-from tests.unit.emulator.memory_blobs import MemoryBlobs
 
 WORKSPACE = Workspace("tenant", "s", "g", "w", "id", "account", "registry", "vault")
 USER = Identity(Kind.USER, "somebody")

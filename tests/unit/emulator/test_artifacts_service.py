@@ -8,12 +8,12 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.emulator.history_rig import Rig, job
 
 from himl_container.emulator.blobs import RUNS_CONTAINER
 from himl_container.emulator.http import Refusal
 from himl_container.emulator.state.artifacts import Artifact, blob_name, plain_url
 from himl_container.emulator.state.paths import checked_path, write_below
-from tests.unit.emulator.history_rig import Rig, job
 
 BASE = "artifact/v2.0:/artifacts"
 BAD = [

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.emulator.history_rig import Rig, job
 
 from himl_container.emulator.http import Refusal
 from himl_container.emulator.services.metric_documents import legacy_metric, metric_of
 from himl_container.emulator.state.metrics import LIST, SCALAR, TABLE, Metric, Point, Value
-from tests.unit.emulator.history_rig import Rig, job
 
 RUN = "metric/v2.0:/runs/r1"
 OLD = "history/v1.0:/experiments/e"

@@ -3,10 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from unit.emulator.history_rig import Rig, job
 
 from himl_container.emulator.http import Refusal
 from himl_container.emulator.state.run import Status
-from tests.unit.emulator.history_rig import Rig, job
 
 RUNS = "history/v1.0:/experiments/e/runs"
 

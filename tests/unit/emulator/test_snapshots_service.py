@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.emulator.history_rig import Rig
 
 from himl_container.emulator.blobs import SNAPSHOTS_CONTAINER
 from himl_container.emulator.http import Refusal
 from himl_container.emulator.state.snapshots import MAX_FILES
-from tests.unit.emulator.history_rig import Rig
 
 NEW = "content/v2.0:/snapshots"
 OLD = "content/v1.0:/snapshots"
