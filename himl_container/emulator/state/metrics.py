@@ -158,6 +158,17 @@ class Metrics:
                     found.setdefault(series, []).append(Point(row["step"], float(cell), row["created"]))
         return found
 
+    def numbers(self, run_id: str, name: str, after: int = 0) -> tuple[list[float], int]:
+        """Return the numbers of one series in the order of logging, and where to go on from, for who reads as they come.
+
+        :param name: of a scalar or a list; :param after: what the call before returned.
+        """
+        sql = "SELECT number, data FROM metric_values WHERE run_id = ? AND name = ? AND number > ? ORDER BY number"
+        rows = self._database.rows(sql, (run_id, name, after))
+        cells = (json.loads(row["data"]).get(name) for row in rows)
+        found = [float(cell) for cell in cells if isinstance(cell, (int, float))]
+        return found, rows[-1]["number"] if rows else after
+
     def _head(self, run_id: str, name: str) -> Metric | None:
         row = self._database.row("SELECT * FROM metrics WHERE run_id = ? AND name = ?", (run_id, name))
         return None if row is None else _metric(row)
