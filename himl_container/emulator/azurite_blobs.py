@@ -8,11 +8,11 @@ import threading
 import urllib.parse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from azure.core.exceptions import AzureError, ResourceExistsError, ResourceNotFoundError
 from azure.core.pipeline.transport import RequestsTransport
-from azure.storage.blob import BlobSasPermissions, BlobServiceClient, generate_blob_sas
+from azure.storage.blob import BlobSasPermissions, BlobServiceClient, ContainerClient, generate_blob_sas
 
 from himl_container.emulator.blobs import Blob
 from himl_container.emulator.installation import Installation
@@ -30,6 +30,7 @@ class AzuriteBlobs:
     def __init__(self, installation: Installation, address: str) -> None:
         self._account, self._key = installation.workspace.storage_account, installation.storage_key
         self._host = installation.workspace.blob_host
+        self._address = address
         # A proxy that the emulator's own environment names has nothing to do with its own child.
         transport = RequestsTransport(use_env_settings=False, connection_timeout=10, read_timeout=120)
         self._service = BlobServiceClient(
@@ -53,6 +54,23 @@ class AzuriteBlobs:
             self._service.create_container(container)
         with self._lock:
             self._made.add(container)
+
+    def reach(self, container: str, signature: str = "") -> Literal["yes", "missing", "denied"]:
+        """Find out whether a container can be listed, with the account's own key or with a signature."""
+        client = self._service.get_container_client(container)
+        if signature:
+            transport = RequestsTransport(use_env_settings=False, connection_timeout=10, read_timeout=120)
+            client = ContainerClient(
+                f"{self._address}/{self._account}", container, credential=signature, transport=transport, retry_total=2
+            )
+        try:
+            with client, _failures(container):
+                next(iter(client.list_blobs(results_per_page=1)), None)
+        except FileNotFoundError:
+            return "missing"
+        except _DeniedError:
+            return "denied"
+        return "yes"
 
     def put(self, container: str, name: str, data: bytes | Path | Iterable[bytes]) -> None:
         """Store a blob, replacing one of the same name; a path or an iterable is streamed."""
@@ -156,6 +174,10 @@ class AzuriteBlobs:
             yield from found.chunks()
 
 
+class _DeniedError(StorageError):
+    """A signature does not allow what was tried."""
+
+
 def _blob(name: str, found: Any) -> Blob:
     return Blob(name, int(found.size), found.last_modified.timestamp())
 
@@ -172,4 +194,5 @@ def _failures(name: str = "") -> Iterator[None]:
     except AzureError as error:
         # The library's text may hold a signed address; its kind and the server's own code do not.
         code = getattr(error, "error_code", "") or type(error).__name__
-        raise StorageError(f"the blob storage refused a request: {code}", where=name) from None
+        kind = _DeniedError if getattr(error, "status_code", None) in {401, 403} else StorageError
+        raise kind(f"the blob storage refused a request: {code}", where=name) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 RUNS_CONTAINER = "azureml"
 """Container of run artifacts, below ``ExperimentRun/dcid.<run id>/``, as AzureML keeps them."""
@@ -30,6 +30,12 @@ class Blobs(Protocol):
 
     def make_container(self, container: str) -> None:
         """Create a container; nothing happens where it exists."""
+
+    def reach(self, container: str, signature: str = "") -> Literal["yes", "missing", "denied"]:
+        """Find out whether a container can be listed.
+
+        :param signature: a shared access signature to do it with; empty for the account's own key.
+        """
 
     def put(self, container: str, name: str, data: bytes | Path | Iterable[bytes]) -> None:
         """Store a blob, replacing one of the same name; a path or an iterable is streamed."""

@@ -6,10 +6,13 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from himl_container.emulator.blobs import Blob
 
 ACCOUNT = "https://account.blob.core.windows.net"
+SIGNATURE = "sv=1&sig=good"
+"""The only shared access signature that opens a container."""
 
 
 class MemoryBlobs:
@@ -23,6 +26,11 @@ class MemoryBlobs:
     def make_container(self, container: str) -> None:
         with self._lock:
             self.content.setdefault(container, {})
+
+    def reach(self, container: str, signature: str = "") -> Literal["yes", "missing", "denied"]:
+        if container not in self.content:
+            return "missing"
+        return "yes" if signature in ("", SIGNATURE) else "denied"
 
     def put(self, container: str, name: str, data: bytes | Path | Iterable[bytes]) -> None:
         if isinstance(data, Path):
