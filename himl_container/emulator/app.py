@@ -11,6 +11,7 @@ from himl_container.emulator.access import Access
 from himl_container.emulator.blobs import FILES_CONTAINER, RUNS_CONTAINER, SNAPSHOTS_CONTAINER, Blobs
 from himl_container.emulator.compute.model import JobVariables
 from himl_container.emulator.config import EmulatorConfig
+from himl_container.emulator.data.credentials import Credentials
 from himl_container.emulator.http import Answer, Request
 from himl_container.emulator.installation import Installation
 from himl_container.emulator.job_network import Way
@@ -19,6 +20,8 @@ from himl_container.emulator.routes import Route, Router
 from himl_container.emulator.services.arm import ResourceManager
 from himl_container.emulator.services.artifacts import ArtifactService
 from himl_container.emulator.services.client_assertion import client_certificate
+from himl_container.emulator.services.datasets import DatasetService
+from himl_container.emulator.services.datastores import DatastoreService
 from himl_container.emulator.services.discovery import Discovery
 from himl_container.emulator.services.experiments import ExperimentService
 from himl_container.emulator.services.history import RunHistory
@@ -29,6 +32,8 @@ from himl_container.emulator.services.snapshots import SnapshotService
 from himl_container.emulator.services.telemetry import Telemetry
 from himl_container.emulator.state.artifacts import Artifacts
 from himl_container.emulator.state.database import Database
+from himl_container.emulator.state.datasets import Datasets
+from himl_container.emulator.state.datastores import Datastores
 from himl_container.emulator.state.metrics import Metrics
 from himl_container.emulator.state.runs import Runs
 from himl_container.emulator.state.secrets import Secrets
@@ -103,6 +108,9 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
     bundle = installation.folder / "bundle.pem"
     variables = EmulatorVariables(installation.workspace, runs, access, around.way, bundle)
 
+    credentials = Credentials(installation, around.blobs, clock)
+    stores = Datastores(database, installation.workspace.storage_account, clock)
+
     services = (
         Login(installation, tokens, certificate, clock),
         ResourceManager(installation, access, created),
@@ -113,6 +121,8 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
         MetricService(metrics, runs, access, clock),
         ArtifactService(artifacts, around.blobs, access),
         SnapshotService(snapshots),
+        DatastoreService(stores, credentials, access),
+        DatasetService(Datasets(database, clock), access),
         Telemetry(),
     )
     routes: list[Route] = []
