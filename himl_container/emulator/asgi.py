@@ -30,9 +30,10 @@ Result = TypeVar("Result")
 LARGEST_BODY = 32 * 2**20
 """Bytes that a request may have, where it is not a stream for the blob storage or the registry."""
 
+_DRAINED = 512 * 2**20
 _LONGEST_PATH = 8192
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{8,}|\d+", re.IGNORECASE)
+_IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{8,}|(?<=/)\d+(?=/|$)", re.IGNORECASE)
 _WORKSPACE = re.compile(r"subscriptions/[^/]+/resourceGroups/[^/]+/providers/[^/]+/workspaces/[^/]+", re.IGNORECASE)
 _AFTER_ID = re.compile(r"/(runs|experiments|experimentids|artifacts/ExperimentRun|versions|secrets)/[^/]+", re.I)
 
@@ -206,10 +207,8 @@ async def _body(request: Request, receive: Receive) -> bytes:
 
     :raises Refusal: 413, it is larger than :data:`LARGEST_BODY`.
     """
-    too_large = Refusal(413, "RequestEntityTooLarge", f"A request has at most {LARGEST_BODY} bytes.")
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > LARGEST_BODY:
-        raise too_large
+    too_large = length.isdigit() and int(length) > LARGEST_BODY
     parts, size = [], 0
     while True:
         message = await receive()
@@ -217,11 +216,17 @@ async def _body(request: Request, receive: Receive) -> bytes:
             raise Gone
         part = message.get("body", b"")
         size += len(part)
-        if size > LARGEST_BODY:
-            raise too_large
-        parts.append(part)
-        if not message.get("more_body"):
-            return b"".join(parts)
+        too_large = too_large or size > LARGEST_BODY
+        if too_large:
+            # A client that is still sending does not hear an answer; so some more is taken, and thrown away.
+            parts.clear()
+        else:
+            parts.append(part)
+        if not message.get("more_body") or size > _DRAINED:
+            break
+    if too_large:
+        raise Refusal(413, "RequestEntityTooLarge", f"A request has at most {LARGEST_BODY} bytes.")
+    return b"".join(parts)
 
 
 def _header_value(value: str) -> bytes:

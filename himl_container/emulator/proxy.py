@@ -69,10 +69,13 @@ class Proxy:
             await asyncio.wait_for(self._quiet(), patience)
         for task in [*self._tasks, *self._state.tasks]:
             task.cancel()
+        for connection in list(self._state.connections):
+            # A client that keeps its connection does not take part in closing it.
+            connection.transport.abort()
         await asyncio.gather(*self._tasks, *self._state.tasks, return_exceptions=True)
 
     async def _quiet(self) -> None:
-        while self._state.connections:
+        while self._state.tasks:
             await asyncio.sleep(0.02)
 
     def _start(self, work: Callable[[], None] | object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -71,3 +71,50 @@ def test_wrong_names(workspace: Workspace, wrong: str, said: str) -> None:
     with pytest.raises((ProjectSystemException, UserErrorException, WorkspaceException)) as caught:
         Class.get(**names)
     assert said in str(caught.value)
+
+
+def test_storage_keys(emulator: Emulator, workspace: Workspace) -> None:
+    """The account's key, as Azure's own library gets it, opens the blob storage behind the proxy."""
+    from azure.identity import DefaultAzureCredential
+    from azure.mgmt.storage import StorageManagementClient
+    from azure.storage.blob import BlobServiceClient
+
+    names = emulator.installation.workspace
+    client = StorageManagementClient(DefaultAzureCredential(), names.subscription_id)
+    keys = client.storage_accounts.list_keys(names.resource_group, names.storage_account).keys
+    account = client.storage_accounts.get_properties(names.resource_group, names.storage_account)
+    service = BlobServiceClient(account.primary_endpoints.blob, credential=keys[0].value)
+    blob = service.create_container("of-the-keys").get_blob_client("a folder/ü.txt")
+    blob.upload_blob(b"content")
+    assert blob.download_blob().readall() == b"content"
+
+
+def test_resource_manager(emulator: Emulator, workspace: Workspace) -> None:
+    import requests
+
+    names = emulator.installation.workspace
+    arm = "https://management.azure.com"
+
+    def get(path: str) -> Any:
+        answer = requests.get(f"{arm}{path}", headers=emulator.headers(), timeout=60)
+        return answer.json() if answer.ok else answer.json()["error"]["code"]
+
+    group = f"/subscriptions/{names.subscription_id}/resourceGroups/{names.resource_group}"
+    storage = f"{group}/providers/Microsoft.Storage/storageAccounts"
+    assert get("/tenants")["value"][0]["tenantId"] == names.tenant_id
+    assert get(f"/subscriptions/{names.subscription_id}")["displayName"] == "Emulator"
+    every = f"/subscriptions/{names.subscription_id}/providers/Microsoft.MachineLearningServices/workspaces"
+    assert [item["name"] for item in get(every)["value"]] == [names.name]
+    assert get(f"{storage}/{names.storage_account}")["properties"]["primaryEndpoints"]["blob"].endswith(".net/")
+    assert get(f"{storage}/another") == "ResourceNotFound"
+    assert get(f"{group}other") == "ResourceGroupNotFound"
+    assert get("/subscriptions/11111111-2222-3333-4444-555555555555") == "SubscriptionNotFound"
+
+
+def test_workspace_keys(emulator: Emulator, workspace: Workspace) -> None:
+    from azureml._project import _commands
+
+    names = (workspace.subscription_id, workspace.resource_group, workspace.name)
+    keys = _commands.list_workspace_keys(workspace._auth, *names)
+    assert keys.user_storage_key == emulator.installation.storage_key
+    assert keys.container_registry_credentials.username == emulator.installation.workspace.registry
