@@ -141,7 +141,7 @@ def azurite(installation: Installation, config: EmulatorConfig) -> Program:
     return Program(
         "azurite",
         (program, *options, "--disableTelemetry", "--skipApiVersionCheck"),
-        {**_environ(), "AZURITE_ACCOUNTS": account},
+        {**_environ(), "AZURITE_ACCOUNTS": account, "NODE_OPTIONS": _preload()},
         re.compile(r"successfully listens on http://127\.0\.0\.1:(\d+)"),
     )
 
@@ -190,6 +190,13 @@ def _find(name: str, chosen: str, places: Sequence[Path], hint: str) -> str:
         if path := candidate():
             return path
     raise InputError(f"{name} is not installed", hint=hint)
+
+
+def _preload() -> str:
+    """Return options of Node.js that load :file:`azurite_preload.cjs`; the path may have any character."""
+    path = str(Path(__file__).with_name("azurite_preload.cjs"))
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return f'--require "{escaped}"'
 
 
 def _environ() -> dict[str, str]:
