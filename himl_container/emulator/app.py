@@ -13,6 +13,8 @@ from himl_container.emulator.compute.model import JobVariables
 from himl_container.emulator.config import EmulatorConfig
 from himl_container.emulator.data.credentials import Credentials
 from himl_container.emulator.http import Answer, Request
+from himl_container.emulator.images.assemble import job_images
+from himl_container.emulator.images.builds import Builds
 from himl_container.emulator.installation import Installation
 from himl_container.emulator.job_network import Way
 from himl_container.emulator.job_variables import EmulatorVariables
@@ -20,21 +22,26 @@ from himl_container.emulator.routes import Route, Router
 from himl_container.emulator.services.arm import ResourceManager
 from himl_container.emulator.services.artifacts import ArtifactService
 from himl_container.emulator.services.client_assertion import client_certificate
+from himl_container.emulator.services.container_registry import ContainerRegistry
 from himl_container.emulator.services.datasets import DatasetService
 from himl_container.emulator.services.datastores import DatastoreService
 from himl_container.emulator.services.discovery import Discovery
+from himl_container.emulator.services.environments import EnvironmentService
 from himl_container.emulator.services.experiments import ExperimentService
 from himl_container.emulator.services.history import RunHistory
 from himl_container.emulator.services.keyvault import KeyVault
 from himl_container.emulator.services.login import Login
 from himl_container.emulator.services.metrics import MetricService
+from himl_container.emulator.services.registry_login import RegistryLogin
 from himl_container.emulator.services.snapshots import SnapshotService
 from himl_container.emulator.services.telemetry import Telemetry
 from himl_container.emulator.state.artifacts import Artifacts
 from himl_container.emulator.state.database import Database
 from himl_container.emulator.state.datasets import Datasets
 from himl_container.emulator.state.datastores import Datastores
+from himl_container.emulator.state.environments import Environments
 from himl_container.emulator.state.metrics import Metrics
+from himl_container.emulator.state.registry_account import RegistryAccount
 from himl_container.emulator.state.runs import Runs
 from himl_container.emulator.state.secrets import Secrets
 from himl_container.emulator.state.snapshots import Snapshots
@@ -111,9 +118,14 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
     credentials = Credentials(installation, around.blobs, clock)
     stores = Datastores(database, installation.workspace.storage_account, clock)
 
+    account, environments = RegistryAccount(database, installation), Environments(database, clock)
+    registry_login = RegistryLogin(installation, tokens, account, clock, config.token_lifetime)
+    images = job_images(installation, environments, around.blobs, around.registry, base_image=config.base_image)
+    builds = Builds(environments, images, around.blobs)
+
     services = (
         Login(installation, tokens, certificate, clock),
-        ResourceManager(installation, access, created),
+        ResourceManager(installation, access, created, account.passwords),
         Discovery(around.studio),
         KeyVault(Secrets(database, clock), access),
         ExperimentService(runs, access),
@@ -123,9 +135,22 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
         SnapshotService(snapshots),
         DatastoreService(stores, credentials, access),
         DatasetService(Datasets(database, clock), access),
+        EnvironmentService(installation, environments, images, builds, account),
+        ContainerRegistry(installation, account, access, created),
+        registry_login,
         Telemetry(),
     )
     routes: list[Route] = []
     for service in services:
         routes += service.routes()
-    return Application(installation, config, access, tokens, runs, Router(routes), variables, closers=[database.close])
+    return Application(
+        installation,
+        config,
+        access,
+        tokens,
+        runs,
+        Router(routes),
+        variables,
+        registry_gate=registry_login.gate,
+        closers=[database.close, builds.close],
+    )

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from himl_container.config.images import is_reference
 from himl_container.emulator.compute.clusters import DEFAULT_CLUSTERS, clusters_of
 from himl_container.emulator.compute.model import Cluster
 from himl_container.errors import InputError
@@ -39,6 +40,8 @@ class EmulatorConfig:
     :param workspace, resource_group: names; they count at the first start only.
     :param token_lifetime: seconds for which a login is valid; :param job_token_lifetime: the same of a job's.
     :param allow_hosts: other hosts that clients behind the emulator may reach (``pypi.org``, ``*.example.com``).
+    :param base_image: stands in for AzureML's own base images (``mcr.microsoft.com/azureml/...``) where images are
+        built or brought for jobs; empty for the images themselves.
     :param azurite, registry: programs, where they are not on the search path.
     """
 
@@ -47,6 +50,7 @@ class EmulatorConfig:
     token_lifetime: float = 3600
     job_token_lifetime: float = 24 * 3600
     allow_hosts: tuple[str, ...] = ()
+    base_image: str = ""
     azurite: str = ""
     registry: str = ""
     clusters: tuple[Cluster, ...] = DEFAULT_CLUSTERS
@@ -82,6 +86,7 @@ class _Reader:
             "token-lifetime": self._number(1, 30 * 24 * 3600),
             "job-token-lifetime": self._number(1, 30 * 24 * 3600),
             "allow-hosts": self._hosts,
+            "base-image": self._image,
             "azurite": self._text,
             "registry": self._text,
             "clusters": self._clusters,
@@ -102,6 +107,11 @@ class _Reader:
         if not isinstance(value, list) or not all(isinstance(item, str) and _HOST.fullmatch(item) for item in value):
             raise self._wrong(place, 'a list of host names is wanted, such as ["pypi.org", "*.example.com"]')
         return tuple(item.lower() for item in value)
+
+    def _image(self, place: str, value: Any) -> str:
+        if not isinstance(value, str) or not is_reference(value):
+            raise self._wrong(place, "the name of an image is wanted (repository[:tag][@sha256:digest])")
+        return value
 
     def _text(self, place: str, value: Any) -> str:
         if not isinstance(value, str) or "\0" in value:

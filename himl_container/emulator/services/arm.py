@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from himl_container.emulator.access import Access
@@ -23,10 +23,18 @@ class ResourceManager:
     """Describes the emulator's resources. What other services hold (computes, registries) they answer themselves.
 
     :param created: when the emulator was first started, seconds since the epoch.
+    :param passwords: gives those of the registry's administrator.
     """
 
-    def __init__(self, installation: Installation, access: Access, created: float) -> None:
+    def __init__(
+        self,
+        installation: Installation,
+        access: Access,
+        created: float,
+        passwords: Callable[[], tuple[str, str]],
+    ) -> None:
         self._installation, self._access, self._created = installation, access, created
+        self._passwords = passwords
         self._workspace = installation.workspace
 
     def routes(self) -> tuple[Route, ...]:
@@ -36,7 +44,8 @@ class ResourceManager:
         every = "/subscriptions/{s}/providers/Microsoft.MachineLearningServices/workspaces"
         keys = f"{_GROUP}/providers/Microsoft.Storage/storageAccounts/{{name}}"
         vault, insights = "Microsoft.KeyVault/vaults", "microsoft.insights/components"
-        listed, details, wrong = f"{_TEST}test_list", f"{_TEST}test_details", f"{_TEST}test_wrong_names"
+        listed, details = f"{_TEST}test_list", f"{_TEST}test_details"
+        asked = f"{_TEST}test_resource_manager"
         return (
             _arm("GET", "/subscriptions", self._subscriptions, "Arm.ListSubscriptions", f"{_TEST}test_from_config"),
             Route(
@@ -48,22 +57,22 @@ class ResourceManager:
                 host="arm",
                 public=True,
             ),
-            _arm("GET", "/tenants", self._tenants, "Arm.ListTenants", f"{_TEST}test_resource_manager"),
-            _arm("GET", "/subscriptions/{s}", self._subscription, "Arm.GetSubscription", wrong),
-            _arm("GET", "/subscriptions/{s}/resourceGroups", self._groups, "Arm.ListGroups", listed),
-            _arm("GET", _GROUP, self._group, "Arm.GetGroup", wrong),
+            _arm("GET", "/tenants", self._tenants, "Arm.ListTenants", asked),
+            _arm("GET", "/subscriptions/{s}", self._subscription, "Arm.GetSubscription", asked),
+            _arm("GET", "/subscriptions/{s}/resourceGroups", self._groups, "Arm.ListGroups", asked),
+            _arm("GET", _GROUP, self._group, "Arm.GetGroup", asked),
             _arm("GET", "/subscriptions/{s}/resources", self._resources, "Arm.ListResources", listed),
-            _arm("GET", f"{_GROUP}/resources", self._resources, "Arm.ListGroupResources", listed),
-            _arm("GET", every, self._workspaces, "Arm.ListWorkspaces", f"{_TEST}test_resource_manager"),
+            _arm("GET", f"{_GROUP}/resources", self._resources, "Arm.ListGroupResources", asked),
+            _arm("GET", every, self._workspaces, "Arm.ListWorkspaces", asked),
             _arm("GET", group, self._workspaces, "Arm.ListGroupWorkspaces", listed),
             _arm("GET", workspace, self._get_workspace, "Arm.GetWorkspace", details),
             # In a job the SDK asks the workspace's own services instead of Resource Manager.
-            _arm("GET", "/rp/workspaces/{ws}", self._get_workspace, "Arm.GetWorkspaceFromJob", details, host="api"),
-            _arm("POST", f"{workspace}/listKeys", self._workspace_keys, "Arm.ListWorkspaceKeys", details),
-            _arm("GET", keys, self._storage, "Arm.GetStorageAccount", f"{_TEST}test_resource_manager"),
+            _arm("GET", "/rp/workspaces/{ws}", self._get_workspace, "Arm.GetWorkspaceFromJob", f"{_TEST}test_in_a_job", host="api"),
+            _arm("POST", f"{workspace}/listKeys", self._workspace_keys, "Arm.ListWorkspaceKeys", f"{_TEST}test_workspace_keys"),
+            _arm("GET", keys, self._storage, "Arm.GetStorageAccount", asked),
             _arm("POST", f"{keys}/listKeys", self._storage_keys, "Arm.ListStorageKeys", f"{_TEST}test_storage_keys"),
-            _arm("GET", f"{_GROUP}/providers/{vault}/{{name}}", self._vault, "Arm.GetVault", listed),
-            _arm("GET", f"{_GROUP}/providers/{insights}/{{name}}", self._insights, "Arm.GetInsights", listed),
+            _arm("GET", f"{_GROUP}/providers/{vault}/{{name}}", self._vault, "Arm.GetVault", asked),
+            _arm("GET", f"{_GROUP}/providers/{insights}/{{name}}", self._insights, "Arm.GetInsights", asked),
         )
 
     def _clouds(self, request: Request) -> Answer:
@@ -183,7 +192,7 @@ class ResourceManager:
 
     def _workspace_keys(self, request: Request) -> Answer:
         self._access.only_user(request.identity)
-        first, second = self._installation.registry_passwords
+        first, second = self._passwords()
         passwords = [{"name": "password", "value": first}, {"name": "password2", "value": second}]
         registry = {"location": REGION, "username": self._workspace.registry, "passwords": passwords}
         return json_answer(

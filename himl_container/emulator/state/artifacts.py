@@ -18,7 +18,7 @@ from himl_container.emulator.state.database import Database
 from himl_container.emulator.state.paths import checked_path, checked_prefix, write_below
 
 RUN_ORIGIN = "ExperimentRun"
-ORIGINS = (RUN_ORIGIN, "LocalUpload", "ExperimentNotebook")
+ORIGINS = (RUN_ORIGIN, "LocalUpload", "ExperimentNotebook", "Environment")
 
 _CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,299}")
 _MAX_BLOB_NAME = 1024
