@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from himl_container.emulator.http import not_found
+from himl_container.emulator.http import Refusal, not_found
 from himl_container.emulator.state.database import Database
 
 SCALAR, LIST, TABLE = "azureml.v1.scalar", "azureml.v1.list", "azureml.v1.table"
@@ -69,7 +71,7 @@ CREATE TABLE IF NOT EXISTS metrics (
 CREATE TABLE IF NOT EXISTS metric_values (
     number INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL, name TEXT NOT NULL, metric_id TEXT NOT NULL,
     created REAL NOT NULL, step INTEGER, data TEXT NOT NULL, UNIQUE (run_id, metric_id));
-CREATE INDEX IF NOT EXISTS metric_values_of_run ON metric_values (run_id, name, number);
+CREATE INDEX IF NOT EXISTS metric_values_of_run ON metric_values (run_id, name, created, number);
 """
 
 
@@ -121,26 +123,28 @@ class Metrics:
         run_id: str,
         name: str,
         *,
-        start: float | None = None,
-        end: float | None = None,
-        after: int = 0,
+        start: float = -math.inf,
+        end: float = math.inf,
+        after: str = "",
         limit: int = -1,
-    ) -> tuple[Metric, int]:
-        """Return a metric with its values in the order in which they came, and where the next page begins (0: nowhere).
+    ) -> tuple[Metric, str]:
+        """Return a metric with its values in the order of logging, and where the next page begins (empty: nowhere).
+
+        The SDK sends batches side by side, so the order is that of the values' times, not that of their arrival.
 
         :param start: oldest time of a value; :param end: newest time; seconds since the epoch.
         :param after: what the page before returned; :param limit: how many values at most, -1 for all.
-        :raises Refusal: 404, nothing was logged under that name.
+        :raises Refusal: 404, nothing was logged under that name; 400, ``after`` is nothing that was returned.
         """
         head = self._head(run_id, name)
         if head is None:
             raise not_found(f"Metric {name} of run {run_id}")
         rows = self._database.rows(
-            "SELECT * FROM metric_values WHERE run_id = ? AND name = ? AND number > ? AND created >= ? AND created <= ?"
-            " ORDER BY number LIMIT ?",
-            (run_id, name, after, start if start is not None else 0.0, end if end is not None else 1e12, limit),
+            "SELECT * FROM metric_values WHERE run_id = ? AND name = ? AND (created, number) > (?, ?)"
+            " AND created >= ? AND created <= ? ORDER BY created, number LIMIT ?",
+            (run_id, name, *_position(after), start, end, limit),
         )
-        following = rows[-1]["number"] if limit > 0 and len(rows) == limit else 0
+        following = f"{rows[-1]['created']!r}/{rows[-1]['number']}" if len(rows) == limit else ""
         return replace(head, values=tuple(_value(row) for row in rows)), following
 
     def series(self, run_id: str) -> Mapping[str, Sequence[Point]]:
@@ -150,7 +154,7 @@ class Metrics:
         not a number is left out.
         """
         found: dict[str, list[Point]] = {}
-        sql = "SELECT name, step, created, data FROM metric_values WHERE run_id = ? ORDER BY number"
+        sql = "SELECT name, step, created, data FROM metric_values WHERE run_id = ? ORDER BY created, number"
         for row in self._database.rows(sql, (run_id,)):
             for column, cell in json.loads(row["data"]).items():
                 if isinstance(cell, (int, float)):
@@ -159,7 +163,7 @@ class Metrics:
         return found
 
     def numbers(self, run_id: str, name: str, after: int = 0) -> tuple[list[float], int]:
-        """Return the numbers of one series in the order of logging, and where to go on from, for who reads as they come.
+        """Return the numbers of one series in the order of arrival, and where the next call goes on.
 
         :param name: of a scalar or a list; :param after: what the call before returned.
         """
@@ -197,6 +201,14 @@ def _wider(old: str, new: str) -> str | None:
     if old == "none":
         return new
     return "double" if {old, new} == {"int", "double"} else None
+
+
+def _position(token: str) -> tuple[float, int]:
+    created, _, number = (token or "-inf/0").partition("/")
+    with suppress(ValueError):
+        if len(number) < 19:  # SQLite's numbers have 64 bits
+            return float(created), int(number)
+    raise Refusal(400, "UserError", "The continuation token is not one of this service.")
 
 
 def _metric(row: sqlite3.Row) -> Metric:

@@ -112,7 +112,22 @@ def test_a_long_metric_comes_in_pages_and_by_time() -> None:
     assert [value["data"]["a"] for value in first["value"] + rest["value"]] == list(range(5001))
     assert rest["continuationToken"] is None
     assert len(full(rig, "a", startTime="1970-01-01T00:00:10Z", endTime="1970-01-01T00:00:12Z")["value"]) == 3
-    assert rig.status("POST", f"{RUN}/full", {"metricName": "a", "continuationToken": "x"}) == 400
+    for token in ("x", "1", "1/x", "1e999999/" + "9" * 30):
+        assert rig.status("POST", f"{RUN}/full", {"metricName": "a", "continuationToken": token}) == 400, token
+
+
+def test_the_order_is_that_of_logging_not_of_arrival() -> None:
+    rig = Rig()
+    rig.run()
+    for second in (3, 1, 2):
+        values = tuple(Value(f"{second}-{number}", float(second), {"a": 10 * second + number}) for number in range(2))
+        rig.metrics.add("r1", [Metric("a", LIST, {"a": "int"}, values)])
+    assert [value["data"]["a"] for value in full(rig, "a")["value"]] == [10, 11, 20, 21, 30, 31]
+    assert [point.value for point in rig.metrics.series("r1")["a"]] == [10, 11, 20, 21, 30, 31]
+    one, token = rig.metrics.metric("r1", "a", limit=3)
+    two, end = rig.metrics.metric("r1", "a", after=token)
+    assert [value.data["a"] for value in (*one.values, *two.values)] == [10, 11, 20, 21, 30, 31]
+    assert end == ""
 
 
 def test_series() -> None:
