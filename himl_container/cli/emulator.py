@@ -161,16 +161,38 @@ def exec_(folder: Path, words: tuple[str, ...]) -> None:
         raise InputError(f"cannot be started: {error.strerror}", where=words[0]) from None
 
 
-def _variables(folder: Path) -> dict[str, str]:
-    from himl_container.emulator.folder import client_variables, existing, find_running
-    from himl_container.errors import LaunchError
+@command.command("preempt")
+@_folder_option
+@click.argument("run_id", metavar="RUN")
+@output_options
+def preempt(folder: Path, run_id: str, output: Output) -> None:
+    """Take the machine away from a running job of a low-priority cluster, without a warning; it is started again."""
+    from urllib.parse import quote
 
-    installation = existing(folder)
-    running = find_running(folder)
-    if running is None:
-        hint = "'himl-container emulator start --detach' starts it."
-        raise LaunchError("no emulator is running", where=str(folder), hint=hint)
-    return client_variables(installation, running.port, os.environ)
+    from himl_container.emulator.own_client import post
+
+    post(folder, f"emulator/v1.0/{{ws}}/runs/{quote(run_id, safe='').replace('{', '{{').replace('}', '}}')}/preempt")
+    output.result({"preempted": run_id}, "Preempted; it is queued again.")
+
+
+@command.command("operations")
+@output_options
+def operations(output: Output) -> None:
+    """List what the emulator imitates, operation by operation, with the test that shows it."""
+    _need_extra()
+    from himl_container.emulator.operations import all_routes, table
+
+    routes = all_routes()
+    fields = ("operation", "method", "host", "pattern", "how", "note", "test")
+    values = [{name: getattr(route, name) for name in fields} for route in routes]
+    output.result({"operations": values}, table(routes).rstrip())
+
+
+def _variables(folder: Path) -> dict[str, str]:
+    from himl_container.emulator.folder import client_variables, existing
+    from himl_container.emulator.own_client import running_port
+
+    return client_variables(existing(folder), running_port(folder), os.environ)
 
 
 def _tell(ready: Ready, output: Output) -> None:

@@ -46,6 +46,16 @@ def test_details(emulator: Emulator, workspace: Workspace) -> None:
     assert details["provisioningState"] == "Succeeded"
 
 
+def test_in_a_job(emulator: Emulator, workspace: Workspace) -> None:
+    """Without Resource Manager, which a job's token does not open, the workspace describes itself."""
+    import requests
+
+    address = f"https://eastus.api.azureml.ms/rp/workspaces/{emulator.installation.workspace.path}"
+    found = requests.get(address, headers=emulator.headers("https://ml.azure.com"), timeout=60).json()
+    assert found["properties"]["discoveryUrl"] == workspace.discovery_url
+    assert found["location"] == workspace.location
+
+
 def test_list(workspace: Workspace) -> None:
     from azureml.core import Workspace as Class
 
@@ -107,6 +117,14 @@ def test_resource_manager(emulator: Emulator, workspace: Workspace) -> None:
     assert [item["name"] for item in get(every)["value"]] == [names.name]
     assert get(f"{storage}/{names.storage_account}")["properties"]["primaryEndpoints"]["blob"].endswith(".net/")
     assert get(f"{storage}/another") == "ResourceNotFound"
+    vault = get(f"{group}/providers/Microsoft.KeyVault/vaults/{names.key_vault}")
+    assert vault["properties"]["vaultUri"] == f"https://{names.key_vault}.vault.azure.net/"
+    insights = get(f"{group}/providers/microsoft.insights/components/{names.key_vault}")
+    assert set(insights["properties"]) == {"InstrumentationKey"}
+    assert get(group) == get(f"/subscriptions/{names.subscription_id}/resourceGroups")["value"][0]
+    kinds = [item["type"] for item in get(f"{group}/resources")["value"]]
+    assert len(kinds) == 5
+    assert "Microsoft.ContainerRegistry/registries" in kinds
     assert get(f"{group}other") == "ResourceGroupNotFound"
     assert get("/subscriptions/11111111-2222-3333-4444-555555555555") == "SubscriptionNotFound"
 

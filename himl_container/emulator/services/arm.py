@@ -67,8 +67,21 @@ class ResourceManager:
             _arm("GET", group, self._workspaces, "Arm.ListGroupWorkspaces", listed),
             _arm("GET", workspace, self._get_workspace, "Arm.GetWorkspace", details),
             # In a job the SDK asks the workspace's own services instead of Resource Manager.
-            _arm("GET", "/rp/workspaces/{ws}", self._get_workspace, "Arm.GetWorkspaceFromJob", f"{_TEST}test_in_a_job", host="api"),
-            _arm("POST", f"{workspace}/listKeys", self._workspace_keys, "Arm.ListWorkspaceKeys", f"{_TEST}test_workspace_keys"),
+            _arm(
+                "GET",
+                "/rp/workspaces/{ws}",
+                self._get_workspace,
+                "Arm.GetWorkspaceFromJob",
+                f"{_TEST}test_in_a_job",
+                host="api",
+            ),
+            _arm(
+                "POST",
+                f"{workspace}/listKeys",
+                self._workspace_keys,
+                "Arm.ListWorkspaceKeys",
+                f"{_TEST}test_workspace_keys",
+            ),
             _arm("GET", keys, self._storage, "Arm.GetStorageAccount", asked),
             _arm("POST", f"{keys}/listKeys", self._storage_keys, "Arm.ListStorageKeys", f"{_TEST}test_storage_keys"),
             _arm("GET", f"{_GROUP}/providers/{vault}/{{name}}", self._vault, "Arm.GetVault", asked),
