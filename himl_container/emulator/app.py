@@ -12,6 +12,7 @@ from himl_container.emulator.blobs import FILES_CONTAINER, RUNS_CONTAINER, SNAPS
 from himl_container.emulator.compute.model import JobVariables
 from himl_container.emulator.config import EmulatorConfig
 from himl_container.emulator.data.credentials import Credentials
+from himl_container.emulator.data.shared_files import SharedFiles
 from himl_container.emulator.http import Answer, Request
 from himl_container.emulator.images.assemble import job_images
 from himl_container.emulator.images.builds import Builds
@@ -32,6 +33,7 @@ from himl_container.emulator.services.history import RunHistory
 from himl_container.emulator.services.keyvault import KeyVault
 from himl_container.emulator.services.login import Login
 from himl_container.emulator.services.metrics import MetricService
+from himl_container.emulator.services.models import ModelService
 from himl_container.emulator.services.registry_login import RegistryLogin
 from himl_container.emulator.services.snapshots import SnapshotService
 from himl_container.emulator.services.telemetry import Telemetry
@@ -41,6 +43,7 @@ from himl_container.emulator.state.datasets import Datasets
 from himl_container.emulator.state.datastores import Datastores
 from himl_container.emulator.state.environments import Environments
 from himl_container.emulator.state.metrics import Metrics
+from himl_container.emulator.state.models import Models
 from himl_container.emulator.state.registry_account import RegistryAccount
 from himl_container.emulator.state.runs import Runs
 from himl_container.emulator.state.secrets import Secrets
@@ -117,6 +120,7 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
 
     credentials = Credentials(installation, around.blobs, clock)
     stores = Datastores(database, installation.workspace.storage_account, clock)
+    datasets, models = Datasets(database, clock), Models(database, clock)
 
     account, environments = RegistryAccount(database, installation), Environments(database, clock)
     registry_login = RegistryLogin(installation, tokens, account, clock, config.token_lifetime)
@@ -131,10 +135,11 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
         ExperimentService(runs, access),
         RunHistory(runs, artifacts, access, installation.workspace),
         MetricService(metrics, runs, access, clock),
-        ArtifactService(artifacts, around.blobs, access),
+        ArtifactService(artifacts, around.blobs, access, SharedFiles(models)),
         SnapshotService(snapshots),
         DatastoreService(stores, credentials, access),
-        DatasetService(Datasets(database, clock), access),
+        DatasetService(datasets, access),
+        ModelService(models, access),
         EnvironmentService(installation, environments, images, builds, account),
         ContainerRegistry(installation, account, access, created),
         registry_login,

@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from himl_container.emulator.access import Access
 from himl_container.emulator.blobs import RUNS_CONTAINER, Blobs
+from himl_container.emulator.data.shared_files import SharedFiles
 from himl_container.emulator.http import Answer, Refusal, Request, json_answer
 from himl_container.emulator.routes import Route
 from himl_container.emulator.services.experiments import object_of
@@ -29,10 +30,12 @@ class ArtifactService:
     """Answers for the files of runs, and for files without a run, which belong to users.
 
     A job sees and changes the files of its own run and of that run's descendants.
+
+    :param shared: which other files a job may see (those of models), and where it may upload files without a run.
     """
 
-    def __init__(self, artifacts: Artifacts, blobs: Blobs, access: Access) -> None:
-        self._artifacts, self._blobs, self._access = artifacts, blobs, access
+    def __init__(self, artifacts: Artifacts, blobs: Blobs, access: Access, shared: SharedFiles | None = None) -> None:
+        self._artifacts, self._blobs, self._access, self._shared = artifacts, blobs, access, shared
 
     def routes(self) -> tuple[Route, ...]:
         """Return what it answers."""
@@ -67,7 +70,7 @@ class ArtifactService:
     # --- new files ---
 
     def _create(self, request: Request) -> Answer:
-        origin, container = self._place(request)
+        origin, container = self._place(request, writing=True)
         paths = request.document().get("paths")
         if not isinstance(paths, list) or len(paths) > _MAX_BATCH:
             raise Refusal(400, "UserError", f"paths is not a list of at most {_MAX_BATCH}.")
@@ -89,7 +92,7 @@ class ArtifactService:
         return json_answer({"artifacts": made, "artifactContentInformation": info, "errors": errors})
 
     def _write(self, request: Request) -> Answer:
-        origin, container = self._place(request)
+        origin, container = self._place(request, writing=True)
         try:
             artifact = self._artifacts.find(origin, container, request.params["path"])
         except Refusal as refusal:
@@ -129,13 +132,13 @@ class ArtifactService:
     # --- files that are there ---
 
     def _info(self, request: Request) -> Answer:
-        return json_answer(self._information(self._find(request), "r"))
+        return json_answer(self._information(self._find(request, reading=True), "r"))
 
     def _metadata(self, request: Request) -> Answer:
-        return json_answer(_document(self._find(request)))
+        return json_answer(_document(self._find(request, reading=True)))
 
     def _read_content(self, request: Request) -> Answer:
-        artifact = self._find(request)
+        artifact = self._find(request, reading=True)
         try:
             body = self._blobs.stream(RUNS_CONTAINER, blob_name(artifact))
         except FileNotFoundError:
@@ -162,23 +165,28 @@ class ArtifactService:
 
     # --- parts ---
 
-    def _place(self, request: Request) -> tuple[str, str]:
+    def _place(self, request: Request, *, reading: bool = False, writing: bool = False) -> tuple[str, str]:
         """Return where a file is, to somebody who may see and change it there.
 
         :raises Refusal: 403, a job asks for what is not its own.
         """
         origin, container = request.params["origin"], request.params["container"]
+        identity, path = request.identity, request.params.get("path", "")
+        if writing and self._shared is not None and self._shared.may_write(identity, origin, container):
+            return origin, container
+        if reading and self._shared is not None and self._shared.may_read(identity, origin, container, path):
+            return origin, container
         if origin.lower() == RUN_ORIGIN.lower() and container.startswith("dcid."):
             self._access.may_change(request.identity, container.removeprefix("dcid."))
         else:
             self._access.only_user(request.identity)
         return origin, container
 
-    def _find(self, request: Request) -> Artifact:
-        return self._artifacts.find(*self._place(request), request.params["path"])
+    def _find(self, request: Request, *, reading: bool = False) -> Artifact:
+        return self._artifacts.find(*self._place(request, reading=reading), request.params["path"])
 
     def _paged(self, request: Request) -> tuple[list[Artifact], str | None]:
-        origin, container = self._place(request)
+        origin, container = self._place(request, reading=True)
         prefix, after = request.params.get("path", ""), request.first("continuationToken")
         found = list(self._artifacts.below(origin, container, prefix, after=after, limit=_PAGE + 1))
         return found[:_PAGE], found[_PAGE - 1].path if len(found) > _PAGE else None
