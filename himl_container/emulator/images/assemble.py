@@ -52,6 +52,5 @@ def job_images(
         connect_engine=connect_engine,
         folder=folder,
         environ=environ,
-        replaced_base=replaced_base,
     )
     return Images(environments, bringer, builder, replaced_base=replaced_base)

@@ -13,7 +13,7 @@ from himl_container.emulator.images.spec import BaseLogin
 from himl_container.errors import InputError, RegistryError
 from himl_container.image.engine import Engine
 from himl_container.image.model import ImageInfo
-from himl_container.publish.known_names import find_known
+from himl_container.publish.known_names import find_known, names_of, remember
 from himl_container.publish.pull import pull_image
 from himl_container.registry.reference import is_image, parse_reference
 
@@ -46,21 +46,25 @@ class Bringer:
         own = self._registry.has(name)
         if own:
             name = self._registry.host + name[len(self._registry.host) :]
-        found = None if own and "@" not in name else self._present(name, engine)
-        if found is not None:
+        found = self._present(name, engine)
+        if found is not None and (not own or self._seen(name, found)):
             say(f"The daemon has {name}.")
             return found
         try:
+            if own:
+                self._must_exist(name)
             pulled = pull_image(
                 name if has_host(name.partition("@")[0]) else _in_hub(name),
                 engine=engine,
                 cache=self._cache,
-                reporter=SayReporter(say),
+                reporter=SayReporter(say, notes=False),
                 connect=self._registry.connect_with(login),
             )
         except RegistryError as error:
             what = f"The image {name} cannot be pulled: {error.what}"
             raise RegistryError(what, hint=error.hint if not own else _PUSH_FIRST) from error
+        if own and "@" in name:
+            remember(self._cache, [pulled.image.id], [_exact(name)])
         if pulled.existed:
             say(f"The daemon has {name}.")
         else:
@@ -70,11 +74,26 @@ class Bringer:
     def _present(self, name: str, engine: Engine) -> ImageInfo | None:
         if "@" not in name:
             return engine.inspect(name)
+        return find_known(_exact(name), engine=engine, cache=self._cache)
+
+    def _seen(self, name: str, image: ImageInfo) -> bool:
+        """Whether the emulator's registry had an image under this name and digest: the same may be elsewhere only."""
+        return "@" in name and _exact(name) in names_of(self._cache, image.id)
+
+    def _must_exist(self, name: str) -> None:
+        """See that the emulator's registry has what a digest names; a pull would not ask where the daemon has it."""
         reference = parse_reference(name)
-        return find_known(reference.at(reference.digest), engine=engine, cache=self._cache)
+        if reference.digest and self._registry.connect(reference.repository).head(reference.digest) is None:
+            raise RegistryError("the registry has no such image")
 
 
 _PUSH_FIRST = "'himl-container emulator exec -- himl-container push' brings an image into the emulator's registry."
+
+
+def _exact(name: str) -> str:
+    """Return ``repository@digest``, without a tag."""
+    reference = parse_reference(name)
+    return reference.at(reference.digest)
 
 
 def _in_hub(name: str) -> str:

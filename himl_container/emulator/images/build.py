@@ -18,7 +18,7 @@ from himl_container.emulator.images.bring import Bringer
 from himl_container.emulator.images.inputs import BuildInputs
 from himl_container.emulator.images.own_registry import BUILT, OwnRegistry
 from himl_container.emulator.images.progress import SayReporter
-from himl_container.emulator.images.spec import ImageSpec, replaced
+from himl_container.emulator.images.spec import WHERE_REPLACED, ImageSpec, replaced
 from himl_container.errors import BuildError, InputError
 from himl_container.image.engine import Engine
 from himl_container.image.model import ImageInfo
@@ -31,7 +31,6 @@ class Builder:
     """Builds images and leaves them in the emulator's registry, under the hash of what they were made of.
 
     :param environ: variables of this machine: package mirrors (``HIML_CONTAINER_CHANNEL_MIRRORS``), proxies.
-    :param replaced_base: the image that stands in for AzureML's own base images; empty for none.
     :param folder: for temporary files.
     """
 
@@ -45,11 +44,10 @@ class Builder:
         connect_engine: Callable[[Cache], Engine],
         folder: Path,
         environ: Mapping[str, str] = os.environ,
-        replaced_base: str = "",
     ) -> None:
         self._registry, self._inputs, self._bringer = registry, inputs, bringer
         self._cache, self._connect_engine, self._environ = cache, connect_engine, environ
-        self._folder, self._replaced_base = folder, replaced_base
+        self._folder = folder
 
     def name(self, spec: ImageSpec) -> str:
         """Return the name that the image of a definition has in the registry."""
@@ -85,7 +83,7 @@ class Builder:
         say(f"Building {self.name(spec)} of Conda dependencies on {base}.")
         if self._registry.has(base) or spec.login is not None:
             # With the registry's login, and under a name that the daemon knows.
-            base = self._tagged(self._bringer.bring(base, spec.login, say), spec)
+            base = self._tagged(self._bringer.bring(base, spec.login, say))
         with tempfile.TemporaryDirectory(dir=self._folder, prefix="build-") as name:
             project = self._inputs.project(spec.conda, Path(name))
             # A project of its own, so that no file above it is found and decides something.
@@ -121,8 +119,9 @@ class Builder:
         ours = {f"HIML_CONTAINER_{name}" for name in _MACHINE}
         return {k: v for k, v in self._environ.items() if k in ours or not k.startswith("HIML_CONTAINER_")}
 
-    def _tagged(self, image: ImageInfo, spec: ImageSpec) -> str:
-        tag = f"himl-emulator/base:{spec.key}"
+    def _tagged(self, image: ImageInfo) -> str:
+        """Give an image a name that every builder takes: BuildKit knows no ids."""
+        tag = f"himl-emulator/base:{image.id.rpartition(':')[2][:32]}"
         self._connect_engine(self._cache).tag(image.id, tag)
         return tag
 
@@ -156,13 +155,12 @@ class Builder:
             if found is None:
                 lines.append(line)
                 continue
-            name = replaced(found["name"], self._replaced_base)
+            name = replaced(found["name"], spec.stand_in)
             if name != found["name"]:
-                say(f"{found['name']} is replaced by {name} (base-image in emulator.toml).")
+                say(f"{found['name']} is replaced by {name} ({WHERE_REPLACED}).")
             mine = spec.login is not None and name.startswith(f"{spec.login.address}/")
             if self._registry.has(name) or mine:
-                image = self._bringer.bring(name, spec.login, say)
-                name = next((tag for tag in image.tags if tag.startswith(name.partition("@")[0])), image.id)
+                name = self._tagged(self._bringer.bring(name, spec.login, say))
             lines.append(f"{found['before']}{name}{found['after']}")
         return "\n".join(lines) + "\n"
 
@@ -173,7 +171,7 @@ class Builder:
         from himl_container.publish.model import PushImage
         from himl_container.publish.push import push
 
-        reporter = SayReporter(say)
+        reporter = SayReporter(say, notes=False)
         layers = lower_layers(image.diff_ids, None, cache=self._cache)
         wanted = {layer.diff_id: layer.name for layer in layers}
         exported = export_layers(image.id, wanted, cache=self._cache, reporter=reporter, config_of=image.diff_ids)

@@ -13,7 +13,7 @@ from himl_container.emulator.compute.model import Definition, Say
 from himl_container.emulator.http import Refusal
 from himl_container.emulator.images.bring import Bringer
 from himl_container.emulator.images.build import Builder
-from himl_container.emulator.images.spec import ImageSpec, read_spec
+from himl_container.emulator.images.spec import WHERE_REPLACED, ImageSpec, read_spec
 from himl_container.emulator.state.environments import Environments
 from himl_container.errors import InputError
 from himl_container.image.model import PREFIX
@@ -100,7 +100,7 @@ class Images:
         spec = read_spec(environment)
         found = read_spec(environment, replaced_base=self._replaced_base)
         if say is not None and found.base_image != spec.base_image:
-            say(f"{spec.base_image} is replaced by {found.base_image} (base-image in emulator.toml).")
+            say(f"{spec.base_image} is replaced by {found.base_image} ({WHERE_REPLACED}).")
         return found
 
     def _resolved(self, environment: Mapping[str, Any]) -> Mapping[str, Any]:

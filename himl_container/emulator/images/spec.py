@@ -17,6 +17,7 @@ _FORMAT = 1
 """Raised when an image of the same definition would come out otherwise."""
 
 _AZUREML_BASES = "mcr.microsoft.com/azureml/"
+WHERE_REPLACED = "base-image in emulator.toml, else HIML_CONTAINER_BASE_IMAGE"
 _STORAGE = "storageaccount"
 
 
@@ -36,6 +37,7 @@ class ImageSpec:
     :param base_image: with its registry's address in front, where it has one.
     :param context: address of the folder of blobs that is the Docker build context.
     :param dockerfile_path: of the Dockerfile in it.
+    :param stand_in: what replaces AzureML's own images in a Dockerfile; empty for nothing.
     :param conda: the Conda dependencies to put on top, as JSON; empty where the image is used as it is.
     :param interpreter: what to call in an image that is used as it is.
     """
@@ -44,6 +46,7 @@ class ImageSpec:
     dockerfile: str = ""
     context: str = ""
     dockerfile_path: str = "Dockerfile"
+    stand_in: str = ""
     conda: str = ""
     interpreter: str = "python"
     login: BaseLogin | None = None
@@ -56,8 +59,8 @@ class ImageSpec:
     @property
     def key(self) -> str:
         """The hash that names the image which is made of this; 32 hexadecimal digits."""
-        parts = [_FORMAT, self.base_image, self.dockerfile, self.context, self.dockerfile_path, self.conda]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+        made_of = [self.base_image, self.dockerfile, self.context, self.dockerfile_path, self.stand_in, self.conda]
+        return hashlib.sha256(json.dumps([_FORMAT, *made_of]).encode()).hexdigest()[:32]
 
 
 def read_spec(environment: Mapping[str, Any], *, replaced_base: str = "") -> ImageSpec:
@@ -98,6 +101,7 @@ def _read(environment: Mapping[str, Any], replaced_base: str) -> ImageSpec:
         dockerfile=dockerfile,
         context=_context(context),
         dockerfile_path=_text(context, "dockerfilePath") or "Dockerfile",
+        stand_in=replaced_base if dockerfile or context else "",
         conda=conda,
         interpreter=_text(python, "interpreterPath") or "python",
         login=login,
