@@ -8,9 +8,9 @@ interval. Where the SDK's docstrings leave something open, the reading is said a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import median
 from typing import Any, Literal
 
 from himl_container.emulator.hyperdrive.space import bad
@@ -53,15 +53,45 @@ class Policy:
         )
 
 
-@dataclass(frozen=True)
 class History:
     """What a child has logged of the primary metric, in the order of logging.
+
+    Kept as what policies ask for, because they ask at every interval of every child: the best value and the sum so far.
+    Both are signed so that more is better. NaN counts as an interval and is worse than any number.
 
     :param finished: whether the child has ended.
     """
 
-    values: Sequence[float]
-    finished: bool = False
+    def __init__(self, goal: Goal, values: Iterable[float] = (), *, finished: bool = False) -> None:
+        self.sign = 1.0 if goal == "maximize" else -1.0
+        self.finished = finished
+        self._best: list[float] = []
+        self._sums: list[tuple[float, int]] = []
+        for value in values:
+            self.add(value)
+
+    def __len__(self) -> int:
+        return len(self._best)
+
+    def add(self, value: float) -> None:
+        """Add what was logged next."""
+        total, number = self._sums[-1] if self._sums else (0.0, 0)
+        if not math.isnan(value):
+            total, number = total + self.sign * value, number + 1
+        self._sums.append((total, number))
+        self._best.append(max(self.best(), -math.inf if math.isnan(value) else self.sign * value))
+
+    def best(self, interval: int | None = None) -> float:
+        """Return the best value up to an interval, or of all; minus infinity where there is none."""
+        values = self._best
+        end = len(values) if interval is None else min(interval, len(values))
+        return values[end - 1] if end else -math.inf
+
+    def average(self, interval: int) -> float | None:
+        """Return the average up to an interval; None where nothing was logged."""
+        end = min(interval, len(self._sums))
+        total, number = self._sums[end - 1] if end else (0.0, 0)
+        return total / number if number else None
 
 
 def read_policy(document: Mapping[str, Any]) -> Policy:
@@ -93,37 +123,32 @@ def read_policy(document: Mapping[str, Any]) -> Policy:
     return Policy(kind, interval, delay)
 
 
-def reason_to_stop(policy: Policy, goal: Goal, own: str, histories: Mapping[str, History], interval: int) -> str:
+def reason_to_stop(policy: Policy, own: str, histories: Mapping[str, History], interval: int) -> str:
     """Return why a child is to be cancelled at one of its intervals, in a sentence for the log; empty for go on.
 
     :param own: the child's key in ``histories``, which holds all children of the search.
     """
     if not policy.due(interval):
         return ""
-    # All below is written for maximizing.
-    sign = 1.0 if goal == "maximize" else -1.0
-    until = {key: _up_to(item, interval, sign) for key, item in histories.items()}
-    mine = until[own]
-    # A child that has logged nothing but NaN is worse than any.
-    best_of_mine = max(mine, default=-math.inf)
+    # All numbers below are signed so that more is better.
+    mine, sign = histories[own].best(interval), histories[own].sign
     if policy.kind == "bandit":
-        bound = _bandit_bound(
-            policy, sign, max((max(values) for values in until.values() if values), default=-math.inf)
-        )
-        what = f"best value {_shown(best_of_mine, sign)} is outside the slack, which ends at {_shown(bound, sign)}"
+        bound = _bandit_bound(policy, max(item.best(interval) for item in histories.values()))
+        what = f"is outside the slack, which ends at {_shown(bound, sign)}"
     elif policy.kind == "median":
         # "The median of the running averages for intervals 1:N across all runs": of the child's own too, and of a run
         # that has not come to N the average of what it has.
-        bound = median([fmean(values) for values in until.values() if values] or [-math.inf])
-        what = f"best value {_shown(best_of_mine, sign)} is worse than the median of the averages {_shown(bound, sign)}"
+        averages = [item.average(interval) for item in histories.values()]
+        bound = median([average for average in averages if average is not None] or [-math.inf])
+        what = f"is worse than the median of the running averages, {_shown(bound, sign)}"
     else:
-        bound = _truncation_bound(policy, own, histories, until, interval)
-        what = f"best value {_shown(best_of_mine, sign)} is among the lowest {policy.truncation_percentage} percent"
-    return f"{what}, at interval {interval}" if best_of_mine < bound else ""
+        bound = _truncation_bound(policy, own, histories, interval)
+        what = f"is among the lowest {policy.truncation_percentage} percent"
+    return f"at interval {interval} its best value {_shown(mine, sign)} {what}" if mine < bound else ""
 
 
-def _bandit_bound(policy: Policy, sign: float, best: float) -> float:
-    """Return the least value that is within the slack of the best one (both as if maximizing).
+def _bandit_bound(policy: Policy, best: float) -> float:
+    """Return the least value that is within the slack of the best one.
 
     The docstring's rule for a factor, ``Y + Y * factor < best``, is for positive metrics that are to be maximized, and
     so compares the smaller number plus its slack with the larger one. For minimizing that is ``best + best * factor
@@ -138,28 +163,17 @@ def _bandit_bound(policy: Policy, sign: float, best: float) -> float:
     return best / (1 + factor) if best > 0 else best * (1 + factor)
 
 
-def _truncation_bound(
-    policy: Policy,
-    own: str,
-    histories: Mapping[str, History],
-    until: Mapping[str, Sequence[float]],
-    interval: int,
-) -> float:
+def _truncation_bound(policy: Policy, own: str, histories: Mapping[str, History], interval: int) -> float:
     """Return the least value that is not cut off.
 
     A child is compared with those that came as far as it has. Equal values are cut off together or not at all: not.
     """
-    rivals = [
-        max(until[key], default=-math.inf)
+    rivals = sorted(
+        item.best(interval)
         for key, item in histories.items()
-        if key == own or (len(item.values) >= interval and not (policy.exclude_finished and item.finished))
-    ]
-    cut = len(rivals) * policy.truncation_percentage // 100
-    return sorted(rivals)[cut]
-
-
-def _up_to(history: History, interval: int, sign: float) -> list[float]:
-    return [sign * value for value in history.values[:interval] if not math.isnan(value)]
+        if key == own or (len(item) >= interval and not (policy.exclude_finished and item.finished))
+    )
+    return rivals[len(rivals) * policy.truncation_percentage // 100]
 
 
 def _shown(value: float, sign: float) -> str:
