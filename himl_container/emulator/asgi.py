@@ -32,7 +32,7 @@ LARGEST_BODY = 32 * 2**20
 
 _DRAINED = 512 * 2**20
 _LONGEST_PATH = 8192
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NO_PATH = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{8,}|(?<=/)\d+(?=/|$)", re.IGNORECASE)
 _WORKSPACE = re.compile(r"subscriptions/[^/]+/resourceGroups/[^/]+/providers/[^/]+/workspaces/[^/]+", re.IGNORECASE)
 _AFTER_ID = re.compile(r"/(runs|experiments|experimentids|artifacts/ExperimentRun|versions|secrets)/[^/]+", re.I)
@@ -190,7 +190,7 @@ def _request(scope: Scope) -> Request:
     path: str = scope["path"]
     if len(path) > _LONGEST_PATH:
         raise Refusal(414, "UriTooLong", "The address is too long.")
-    if not path.startswith("/") or _CONTROL.search(path):
+    if not path.startswith("/") or _NO_PATH.search(path):
         raise Refusal(400, "BadArgument", "The path has a character that no path has.")
     try:
         query = urllib.parse.parse_qs(scope["query_string"].decode("latin-1"), True, max_num_fields=1000)

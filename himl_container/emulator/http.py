@@ -39,7 +39,11 @@ class Request:
         if not self.body.strip():
             return None
         try:
-            return json.loads(self.body)
+            value = json.loads(self.body)
+            if b"\\ud" in self.body.lower():
+                # Half of a surrogate pair is JSON, but no text: neither SQLite nor a blob's name can hold it.
+                json.dumps(value, ensure_ascii=False).encode()
+            return value
         except (ValueError, RecursionError) as error:
             raise Refusal(400, "BadArgument", f"The body is not valid JSON: {error}") from None
 

@@ -54,7 +54,11 @@ class Database:
     def rows(self, sql: str, values: tuple[object, ...] = ()) -> list[sqlite3.Row]:
         """Return the rows of a query."""
         with self._lock:
-            return self._connection.execute(sql, values).fetchall()
+            try:
+                return self._connection.execute(sql, values).fetchall()
+            except OverflowError:
+                # A number that SQLite cannot hold (64 bits) is no row's.
+                return []
 
     def row(self, sql: str, values: tuple[object, ...] = ()) -> sqlite3.Row | None:
         """Return the first row of a query; None where there is none."""
