@@ -209,7 +209,8 @@ async def _body(request: Request, receive: Receive) -> bytes:
     """
     length = request.headers.get("content-length", "")
     too_large = length.isdigit() and int(length) > LARGEST_BODY
-    parts, size = [], 0
+    parts: list[bytes] = []
+    size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
