@@ -11,38 +11,28 @@ import json
 import re
 import threading
 import uuid
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import Any
 
 from himl_container.emulator.blobs import SNAPSHOTS_CONTAINER, Blobs
 from himl_container.emulator.http import Refusal, not_found
 from himl_container.emulator.state.artifacts import plain_url
 from himl_container.emulator.state.database import Database
 from himl_container.emulator.state.paths import checked_path, make_folder_below, write_below
+from himl_container.emulator.state.snapshot_tree import MAX_FILES, File, leaves
+from himl_container.emulator.state.snapshot_zip import lay_out, zipped
 
 MAX_BYTES = 2 * 1024**3
 """The SDK stops at 300 MB by itself, unless its user has raised that; what Azure's service takes is not known."""
 
-MAX_FILES = 20_000
-"""The SDK stops at 2,000 new files, unless ``AML_SNAPSHOT_NO_FILE_LIMIT`` is set."""
+_FEW = 8
+"""So many files are fetched one by one; more come as the zip file, which is made once for all jobs of the snapshot."""
 
-_DEEPEST = 100
-_READERS = 8
-_CHUNK = 1 << 20
 _ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _UPLOAD = re.compile(r"uploads/([0-9a-f-]{36})/[0-9]{1,6}")
-
-
-class File(NamedTuple):
-    """One file of a snapshot: where its bytes are, how many, and the hash that the client gave."""
-
-    blob: str
-    size: int
-    hash: str
 
 
 @dataclass(frozen=True)
@@ -78,7 +68,8 @@ class Snapshots:
 
     def __init__(self, database: Database, blobs: Blobs, clock: Callable[[], float]) -> None:
         self._database, self._blobs, self._clock = database, blobs, clock
-        self._zips = threading.Lock()
+        self._lock = threading.Lock()
+        self._zips: dict[str, threading.Lock] = {}
         database.make_tables(_TABLES)
 
     def get(self, snapshot_id: str) -> Snapshot:
@@ -124,11 +115,11 @@ class Snapshots:
             409, the id is taken by another; 413, too large.
         """
         snapshot_id = _checked_id(snapshot_id)
-        leaves, folders = _leaves(tree)
+        hashes, folders = leaves(tree)
         there = self._uploaded(uploads)
         parent = self._files_of(parent_id)
         files = {}
-        for path, digest in leaves.items():
+        for path, digest in hashes.items():
             known = there.get(path)
             if known is None:
                 inherited = parent.get(path)
@@ -162,44 +153,31 @@ class Snapshots:
         """
         snapshot = self.get(snapshot_id)
         folder.mkdir(parents=True, exist_ok=True)
-
-        def lay(item: tuple[str, File]) -> None:
-            write_below(folder, item[0], self._blobs.stream(SNAPSHOTS_CONTAINER, item[1].blob))
-
         for path in snapshot.folders:
             make_folder_below(folder, path)
-        with ThreadPoolExecutor(_READERS) as pool:
-            for _ in pool.map(lay, snapshot.files.items()):
-                pass
+        if len(snapshot.files) > _FEW:
+            lay_out(self._blobs.stream(SNAPSHOTS_CONTAINER, self._zip(snapshot)), snapshot.files, folder)
+            return
+        for path, file in snapshot.files.items():
+            write_below(folder, path, self._blobs.stream(SNAPSHOTS_CONTAINER, file.blob))
 
     def zip_url(self, snapshot_id: str) -> str:
         """Return the address of a snapshot as a zip file, with a signature; it is made where it is not there yet.
 
         :raises Refusal: 404, there is no such snapshot. :raises StorageError: the storage failed.
         """
-        snapshot = self.get(snapshot_id)
-        name = f"zips/{snapshot.snapshot_id}.zip"
-        with self._zips:
-            if self._blobs.stat(SNAPSHOTS_CONTAINER, name) is None:
-                self._blobs.put(SNAPSHOTS_CONTAINER, name, self._zipped(snapshot))
-        return plain_url(self._blobs.signed_url(SNAPSHOTS_CONTAINER, name))
+        return plain_url(self._blobs.signed_url(SNAPSHOTS_CONTAINER, self._zip(self.get(snapshot_id))))
 
-    def _zipped(self, snapshot: Snapshot) -> Iterator[bytes]:
-        sink = _Sink()
-        with zipfile.ZipFile(cast("IO[bytes]", sink), "w", zipfile.ZIP_DEFLATED) as archive:
-            for path in snapshot.folders:
-                archive.writestr(zipfile.ZipInfo(f"{path}/"), b"")
-            for path, file in snapshot.files.items():
-                info = zipfile.ZipInfo(path)
-                info.compress_type, info.external_attr, info.file_size = zipfile.ZIP_DEFLATED, 0o100644 << 16, file.size
-                with archive.open(info, "w") as entry:
-                    for chunk in self._blobs.stream(SNAPSHOTS_CONTAINER, file.blob):
-                        entry.write(chunk)
-                        if len(sink.data) >= _CHUNK:
-                            yield sink.take()
-                if len(sink.data) >= _CHUNK:
-                    yield sink.take()
-        yield sink.take()
+    def _zip(self, snapshot: Snapshot) -> str:
+        """Return the name of the zip file's blob, made once however many ask for it."""
+        name = f"zips/{snapshot.snapshot_id}.zip"
+        with self._lock:
+            making = self._zips.setdefault(name, threading.Lock())
+        with making:
+            if self._blobs.stat(SNAPSHOTS_CONTAINER, name) is None:
+                opened = partial(self._blobs.stream, SNAPSHOTS_CONTAINER)
+                self._blobs.put(SNAPSHOTS_CONTAINER, name, zipped(snapshot.folders, snapshot.files, opened))
+        return name
 
     def _files_of(self, snapshot_id: str) -> Mapping[str, File]:
         """A parent that is not known is no error: a client may send everything and name any parent."""
@@ -229,55 +207,7 @@ class Snapshots:
         return name
 
 
-class _Sink:
-    """What a zip file is written to, piece by piece: no seeking, so nothing of it has to be kept."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    def write(self, data: bytes) -> int:
-        self.data += data
-        return len(data)
-
-    def flush(self) -> None:
-        return
-
-    def take(self) -> bytes:
-        taken = bytes(self.data)
-        self.data.clear()
-        return taken
-
-
 def _checked_id(snapshot_id: str) -> str:
     if not _ID.fullmatch(snapshot_id):
         raise Refusal(400, "UserError", "The id of a snapshot is not a GUID.")
     return snapshot_id.lower()
-
-
-def _leaves(tree: object) -> tuple[dict[str, str], list[str]]:
-    """Return the files of a tree with their hashes, and its folders, parents first."""
-    files: dict[str, str] = {}
-    folders: list[str] = []
-    queue: list[tuple[str, object]] = [("", tree)]
-    while queue:
-        above, node = queue.pop(0)
-        children = node.get("children") if isinstance(node, dict) else None
-        if not isinstance(children, dict):
-            raise Refusal(400, "UserError", "A folder of the tree has no children that are an object.")
-        for name, child in children.items():
-            path = checked_path(f"{above}{name}", "name in the tree")
-            if path.count("/") >= _DEEPEST:
-                raise Refusal(400, "UserError", f"A folder of a snapshot is at most {_DEEPEST} deep.")
-            if not isinstance(child, dict) or path != f"{above}{name}" or child.get("name", name) != name:
-                raise Refusal(400, "UserError", f"{path} is not a file or a folder of a tree.")
-            if child.get("type") == "Directory":
-                folders.append(path)
-                queue.append((f"{path}/", child))
-            elif child.get("type") == "File" and not child.get("children"):
-                files[path] = str(child.get("hash") or "")
-            else:
-                # Symbolic links and the like: the SDK follows them and sends files.
-                raise Refusal(400, "UserError", f"{path} is neither a File nor a Directory.")
-            if len(files) + len(folders) > MAX_FILES:
-                raise Refusal(400, "UserError", f"A snapshot has at most {MAX_FILES} files and folders.")
-    return files, folders

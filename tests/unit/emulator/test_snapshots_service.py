@@ -14,7 +14,7 @@ from unit.emulator.history_rig import Rig
 
 from himl_container.emulator.blobs import SNAPSHOTS_CONTAINER
 from himl_container.emulator.http import Refusal
-from himl_container.emulator.state.snapshots import MAX_FILES
+from himl_container.emulator.state.snapshot_tree import MAX_FILES
 
 NEW = "content/v2.0:/snapshots"
 OLD = "content/v1.0:/snapshots"
@@ -68,6 +68,21 @@ def test_a_snapshot_is_laid_out_as_it_was(tmp_path: Path) -> None:
     assert {name: path.read_bytes() for name, path in found.items() if path.is_file()} == flat(FIRST)
     assert found["pkg/empty"].is_dir()
     assert rig.snapshots.get(snapshot).size == 10
+
+
+def test_many_files_come_by_one_zip_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    tree: Tree = {f"d{number % 3}-{number}": {"f ä": str(number).encode() * number} for number in range(20)}
+    snapshot = take(rig, tree)
+    rig.snapshots.unpack(snapshot, tmp_path / "first")
+    streamed = []
+    stream = rig.blobs.stream
+    monkeypatch.setattr(rig.blobs, "stream", lambda *name: streamed.append(name) or stream(*name))
+    rig.snapshots.unpack(snapshot, tmp_path / "second")
+    assert streamed == [(SNAPSHOTS_CONTAINER, f"zips/{snapshot}.zip")]
+    for name in ("first", "second"):
+        base = tmp_path / name
+        assert {str(p.relative_to(base)): p.read_bytes() for p in base.rglob("*") if p.is_file()} == flat(tree)
 
 
 def test_unchanged_files_come_from_the_parent(tmp_path: Path) -> None:
@@ -204,13 +219,16 @@ def test_the_zip_goes_out_in_pieces() -> None:
 
 def test_links_in_the_folder_are_not_followed(tmp_path: Path) -> None:
     rig = Rig()
-    snapshot = take(rig, {"pkg": {"a.py": b"a"}})
+    snapshots = [take(rig, {"pkg": {f"{number}.py": b"a" for number in range(many)}}) for many in (1, 20)]
     outside = tmp_path / "outside"
     outside.mkdir()
-    (tmp_path / "wd").mkdir()
-    (tmp_path / "wd/pkg").symlink_to(outside)
-    with pytest.raises(Refusal):
-        rig.snapshots.unpack(snapshot, tmp_path / "wd")
+    for number, snapshot in enumerate(snapshots):
+        for trap, target in (("pkg", outside), ("pkg/0.py", outside / "0.py")):
+            folder = tmp_path / f"{number}{len(trap)}"
+            (folder / trap).parent.mkdir(parents=True)
+            (folder / trap).symlink_to(target)
+            with pytest.raises(Refusal):
+                rig.snapshots.unpack(snapshot, folder)
     assert list(outside.iterdir()) == []
 
 
