@@ -65,6 +65,10 @@ class Finish:
             folder = self._folder.output(item.name)
             if not folder.is_dir():
                 continue
+            if item.mode == "upload" and end.status is not Status.COMPLETED:
+                # "If the job fails or gets canceled, then the output directory will not be uploaded" (as_upload).
+                self._logs.say(f"Output {item.name} is not uploaded, because the job did not complete.")
+                continue
             try:
                 self._workshop.data.store(self._run_id, item, folder)
                 self._logs.say(f"Output {item.name} is stored.")

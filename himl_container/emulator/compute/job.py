@@ -164,7 +164,9 @@ class JobStart:
             self._stop_here()
             folder = self._folder.input(item.name)
             folder.mkdir()
-            self._workshop.data.fetch(item, folder)
+            file = self._workshop.data.fetch(item, folder)
+            if file:
+                files[item.name] = file
             self._say(f"Input {item.name} is there.")
         return files
 

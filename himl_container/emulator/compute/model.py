@@ -81,8 +81,11 @@ class JobData(Protocol):
     def outputs(self, run_id: str, definition: Definition) -> tuple[JobOutput, ...]:
         """Return what a definition's ``outputData`` promises."""
 
-    def fetch(self, item: JobInput, folder: Path) -> None:
-        """Lay an input's files out in an empty folder, or a single file as that file's name in the folder."""
+    def fetch(self, item: JobInput, folder: Path) -> str:
+        """Lay an input's files out in an empty folder.
+
+        :return: the name of the file, where the input is a single one whose own path the script is given; else empty.
+        """
 
     def store(self, run_id: str, item: JobOutput, folder: Path) -> None:
         """Upload an output, register it as a dataset where that was asked for, and note the lineage in the run."""

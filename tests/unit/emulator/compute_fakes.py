@@ -62,8 +62,9 @@ class FakeData:
     def outputs(self, run_id: str, definition: Mapping[str, Any]) -> tuple[JobOutput, ...]:
         return self.taken
 
-    def fetch(self, item: JobInput, folder: Path) -> None:
+    def fetch(self, item: JobInput, folder: Path) -> str:
         (folder / "data.csv").write_text(item.name)
+        return "data.csv" if item.source.get("single") else ""
 
     def store(self, run_id: str, item: JobOutput, folder: Path) -> None:
         if self.error is not None:

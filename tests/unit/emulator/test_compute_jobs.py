@@ -185,6 +185,24 @@ def test_a_container_that_cannot_be_started(make) -> None:  # type: ignore[no-un
     assert "no such command" in run.error["error"]["message"]
 
 
+def test_what_a_job_that_failed_was_to_upload_is_not_stored(make) -> None:  # type: ignore[no-untyped-def]
+    plant = make(Script(exit_code=3))
+    plant.data.taken = (JobOutput("mounted", "mount"), JobOutput("uploaded", "upload"))
+    plant.submit("r1")
+    assert plant.wait("r1").status is Status.FAILED
+    assert [name for _run, name, _files in plant.data.stored] == ["mounted"]
+
+
+def test_the_variable_of_a_single_file_is_its_path(make) -> None:  # type: ignore[no-untyped-def]
+    plant = make()
+    plant.data.given = (JobInput("one", "mount", "/data", source={"single": True}), JobInput("all", "mount", "/all"))
+    plant.submit("r1", arguments=["DatasetConsumptionConfig:one", "DatasetConsumptionConfig:all"])
+    assert plant.wait("r1").status is Status.COMPLETED
+    (config,) = plant.daemon.made
+    assert config.command[-2:] == ("/data/data.csv", "/all")
+    assert dict(config.environment)["AZURE_ML_INPUT_one"] == "/data/data.csv"
+
+
 def test_an_output_that_cannot_be_stored_fails_the_run(make) -> None:  # type: ignore[no-untyped-def]
     plant = make()
     plant.data.taken, plant.data.error = (JobOutput("model", "upload"),), StorageError("the storage is full")
@@ -364,7 +382,7 @@ def test_stop_ends_what_runs_and_leaves_what_waits(make, plants: list[Plant]) ->
 def test_after_a_kill_containers_are_removed_and_files_kept(plants: list[Plant], tmp_path: Path) -> None:
     plant = Plant(tmp_path)
     plants.append(plant)
-    plant.data.taken = (JobOutput("model", "upload"),)
+    plant.data.taken = (JobOutput("model", "mount"),)
     plant.create("r1")
     plant.jobs.add("r1", "cpu")
     plant.runs.set_status("r1", Status.RUNNING)
