@@ -179,7 +179,8 @@ class _DeniedError(StorageError):
 
 
 def _blob(name: str, found: Any) -> Blob:
-    return Blob(name, int(found.size), found.last_modified.timestamp())
+    digest = found.content_settings.content_md5 if found.content_settings else None
+    return Blob(name, int(found.size), found.last_modified.timestamp(), bytes(digest or b""))
 
 
 @contextlib.contextmanager

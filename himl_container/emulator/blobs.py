@@ -18,11 +18,12 @@ SNAPSHOTS_CONTAINER = "snapshots"
 
 @dataclass(frozen=True)
 class Blob:
-    """One blob. ``size`` in bytes, ``modified`` in seconds since the epoch."""
+    """One blob. ``size`` in bytes, ``modified`` in seconds since the epoch; ``md5`` is empty where it is not known."""
 
     name: str
     size: int
     modified: float
+    md5: bytes = b""
 
 
 class Blobs(Protocol):

@@ -85,6 +85,17 @@ def parse_dataflow(text: str) -> Dataflow:
     return Dataflow(tuple(sources), tuple(_step(item) for item in steps), tuple(elsewhere))
 
 
+def parse_address(address: str, form: Form) -> Source:
+    """Read an address of the form ``azureml://datastores/...`` or ``azureml://subscriptions/...``.
+
+    :raises InputError: it is another one.
+    """
+    found = _read_address(address, form)
+    if not isinstance(found, Source):
+        raise InputError("this is no address in a datastore of the workspace", where=address.partition("?")[0][:200])
+    return found
+
+
 def rslex_yaml(text: str) -> str:
     """Return a definition as the native engine of the SDK reads it.
 
@@ -165,7 +176,8 @@ def _stream(item: Mapping[str, Any], form: Form) -> Source:
 
 
 def _path(text: str) -> str:
-    return urllib.parse.unquote(text).lstrip("/")
+    # A question mark begins what the engine takes for a query, and leaves out: the SDK does not encode it.
+    return urllib.parse.unquote(text.partition("?")[0]).lstrip("/")
 
 
 def _step(item: object) -> Step:
