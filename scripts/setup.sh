@@ -178,10 +178,30 @@ set_up_tools() {
     fi
 }
 
+# Azurite, the emulator of Azure's blob storage behind the emulator of AzureML.
+azurite_version=3.35.0
+
+set_up_azurite() {
+    local program=.kit/azurite/node_modules/.bin/azurite-blob
+    if [ -x "$program" ] || command -v azurite-blob >/dev/null; then
+        return
+    fi
+    if ! command -v npm >/dev/null; then
+        apt_install "nodejs npm" "Azurite, the blob storage of the emulator, needs Node.js" "install Node.js 18 or later" || return 0
+    fi
+    say "installing Azurite $azurite_version into .kit with npm"
+    mkdir -p .kit/azurite
+    if ! npm install --prefix .kit/azurite --no-audit --no-fund --loglevel=error "azurite@$azurite_version" \
+        >.kit/npm.log 2>&1 </dev/null; then
+        missing+=("Azurite, the blob storage of the emulator: 'npm install --prefix .kit/azurite azurite' failed (.kit/npm.log)")
+    fi
+}
+
 mkdir -p .kit
 set_up_python
 if [ "$with_docker" = 1 ] && [ "${#missing[@]}" = 0 ]; then
     set_up_tools
+    set_up_azurite
     optional=(${missing[@]+"${missing[@]}"})
     missing=()
     set_up_engine

@@ -46,6 +46,12 @@ echo "$*" >>"$FAKE/apt.log"
 [ "$1" != install ] || { rm -f "$FAKE/no-venv"; touch "$FAKE/engine-runs"; }
 [ ! -e "$FAKE/no-network" ] || { echo 'E: no network'; exit 100; }
 """
+NPM = """#!/bin/bash
+echo "$*" >>"$FAKE/npm.log"
+mkdir -p .kit/azurite/node_modules/.bin
+printf '#!/bin/bash\\n' >.kit/azurite/node_modules/.bin/azurite-blob
+chmod +x .kit/azurite/node_modules/.bin/azurite-blob
+"""
 DOCKER = """#!/bin/bash
 [ -e "$FAKE/engine-runs" ]
 """
@@ -65,6 +71,7 @@ class Machine:
         self.program("python3.11", PYTHON)
         self.program("mmdebstrap", "#!/bin/bash\n")
         self.program("docker-registry", "#!/bin/bash\n")
+        self.program("azurite-blob", "#!/bin/bash\n")
         self.user(0)
 
     def program(self, name: str, text: str) -> None:
@@ -148,6 +155,29 @@ def test_docker_engine_is_installed_where_there_is_none(machine: Machine) -> Non
     done = machine.setup()
     assert done.returncode == 0, done.stderr
     assert any("docker.io iptables" in line for line in machine.log("apt.log"))
+
+
+def test_azurite_is_installed_once_and_into_the_kit(machine: Machine) -> None:
+    (machine.fake / "azurite-blob").unlink()
+    machine.program("docker", DOCKER)
+    machine.program("npm", NPM)
+    machine.note("engine-runs")
+    first = machine.setup()
+    assert first.returncode == 0, first.stderr
+    assert machine.setup().stdout == ""
+    (line,) = machine.log("npm.log")
+    assert line.startswith("install --prefix .kit/azurite ")
+    assert "azurite@" in line
+
+
+def test_azurite_that_cannot_be_installed_is_named(machine: Machine) -> None:
+    (machine.fake / "azurite-blob").unlink()
+    machine.program("docker", DOCKER)
+    machine.program("npm", "#!/bin/bash\nexit 1\n")
+    machine.note("engine-runs")
+    done = machine.setup()
+    assert done.returncode == 0, done.stderr
+    assert "'npm install --prefix .kit/azurite azurite' failed" in done.stdout
 
 
 def test_without_root_it_installs_nothing_and_says_what_is_missing(machine: Machine) -> None:

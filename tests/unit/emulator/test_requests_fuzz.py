@@ -120,10 +120,11 @@ nasty = st.one_of(
 _KEYS = """
 name runId status value values data filter orderBy top continuationToken paths path snapshotId files fileNames
 FileNames Configuration SnapshotId ParentRunId DirTreeNode FileRevisionList tags properties metricId columns
-createdUtc Name python docker dockerImage dataStoreType azureStorageSection accountName containerName latest dataflow datasetType
-secrets contentType id children startTimeUtc endTimeUtc parentRunId events blobUri prefix origin container resource scope
-grant_type version urls artifacts artifactPaths modelName mimeType Environment Target Script Arguments NodeCount Data
-OutputData Mpi MaxRunDurationSeconds History Communicator Framework savedDatasetId metricKey cells body root nextLink
+createdUtc Name python docker dockerImage dataStoreType azureStorageSection accountName containerName latest dataflow
+datasetType secrets contentType id children startTimeUtc endTimeUtc parentRunId events blobUri prefix origin container
+resource scope grant_type version urls artifacts artifactPaths modelName mimeType Environment Target Script Arguments
+NodeCount Data OutputData Mpi MaxRunDurationSeconds History Communicator Framework savedDatasetId metricKey cells body
+root nextLink
 """
 keys = st.one_of(st.sampled_from(_KEYS.split()), nasty)
 scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), nasty)
