@@ -130,9 +130,10 @@ def seconds(text: str) -> float:
     try:
         # Python 3.10 knows neither Z nor seven digits.
         time = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text.strip().replace("Z", "+00:00")))
-    except ValueError:
-        raise Refusal(400, "UserError", "A time of the filter is not one.") from None
-    return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).timestamp()
+        # The last and the first year in another zone are no time in this one.
+        return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).astimezone(timezone.utc).timestamp()
+    except (ValueError, OverflowError):
+        raise Refusal(400, "UserError", f"{text[:40]!r} is not a time.") from None
 
 
 def _compare(value: Value, operator: str, wanted: Value) -> bool:

@@ -157,9 +157,10 @@ class Metrics:
         sql = "SELECT name, step, created, data FROM metric_values WHERE run_id = ? ORDER BY created, number"
         for row in self._database.rows(sql, (run_id,)):
             for column, cell in json.loads(row["data"]).items():
-                if isinstance(cell, (int, float)):
+                number = _number(cell)
+                if number is not None:
                     series = row["name"] if column == row["name"] else f"{row['name']}.{column}"
-                    found.setdefault(series, []).append(Point(row["step"], float(cell), row["created"]))
+                    found.setdefault(series, []).append(Point(row["step"], number, row["created"]))
         return found
 
     def numbers(self, run_id: str, name: str, after: int = 0) -> tuple[list[float], int]:
@@ -169,13 +170,22 @@ class Metrics:
         """
         sql = "SELECT number, data FROM metric_values WHERE run_id = ? AND name = ? AND number > ? ORDER BY number"
         rows = self._database.rows(sql, (run_id, name, after))
-        cells = (json.loads(row["data"]).get(name) for row in rows)
-        found = [float(cell) for cell in cells if isinstance(cell, (int, float))]
+        cells = (_number(json.loads(row["data"]).get(name)) for row in rows)
+        found = [cell for cell in cells if cell is not None]
         return found, rows[-1]["number"] if rows else after
 
     def _head(self, run_id: str, name: str) -> Metric | None:
         row = self._database.row("SELECT * FROM metrics WHERE run_id = ? AND name = ?", (run_id, name))
         return None if row is None else _metric(row)
+
+
+def _number(cell: object) -> float | None:
+    if not isinstance(cell, (int, float)):
+        return None
+    try:
+        return float(cell)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf if cell > 0 else -math.inf
 
 
 def _conflict(known: Metric, new: Metric) -> str:

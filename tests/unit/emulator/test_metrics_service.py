@@ -95,6 +95,7 @@ def test_a_bad_batch_is_not_half_there() -> None:
         {**good, "value": [{"data": {"a": 1}, "step": "one"}]},
         {**good, "value": [{"data": {"a": 1}, "step": 2**63}]},
         {**good, "value": [{"data": {"a": 1}, "createdUtc": "yesterday"}]},
+        {**good, "value": [{"data": {"a": 1}, "createdUtc": "9999-12-31T23:59:59-14:00"}]},
         "text",
     ):
         assert rig.status("POST", f"{RUN}/batch", {"values": [good, bad]}) == 400
@@ -145,6 +146,8 @@ def test_series() -> None:
         "row.a": [Point(None, 1.0, 10.0), Point(None, 2.0, 10.0)],
     }
     assert rig.metrics.series("none") == {}
+    post(rig, metric("big", SCALAR, {"big": "int"}, {"big": -(10**400)}))
+    assert rig.metrics.series("r1")["big"][0].value == -math.inf
 
 
 def test_a_job_logs_to_its_own_run_and_its_children() -> None:
