@@ -6,6 +6,7 @@ tests of this folder run, and put back afterwards.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -77,10 +78,13 @@ def emulator_cli(folder: Path, *arguments: str | Path, **options: Any) -> Any:
     return kit.Cli(Path.cwd(), kit.clean_environ())("emulator", name, "--data-dir", folder, *rest, **options)
 
 
-def start_emulator(folder: Path, home: Path) -> Emulator:
-    """Start an emulator in a folder, on a free port at its first start."""
+def start_emulator(folder: Path, home: Path, environ: Mapping[str, str] | None = None) -> Emulator:
+    """Start an emulator in a folder, on a free port at its first start.
+
+    :param environ: variables of its process, beside those of the machine.
+    """
     require_servers()
-    done = emulator_cli(folder, "start", "--detach", "--json", *_port(folder))
+    done = emulator_cli(folder, "start", "--detach", "--json", *_port(folder), environ=environ)
     result = json.loads(done.stdout.splitlines()[-1])
     shown = json.loads(emulator_cli(folder, "env", "--json").stdout.splitlines()[-1])["variables"]
     home.mkdir(exist_ok=True)
@@ -102,10 +106,22 @@ def require_servers() -> None:
 
 
 @pytest.fixture(scope="session")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+def package_sources(request: pytest.FixtureRequest, channel: Path, warm_cache_dir: Path) -> Mapping[str, str]:
+    """Variables with which images are built on this machine alone: its own channel, base image and cache."""
+    variables = {
+        "HIML_CONTAINER_CHANNEL_MIRRORS": f"conda-forge={channel.as_uri()}",
+        "HIML_CONTAINER_CACHE_DIR": str(warm_cache_dir),
+    }
+    if not kit.engine_problem():
+        variables["HIML_CONTAINER_BASE_IMAGE"] = request.getfixturevalue("base_image")
+    return variables
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory, package_sources: Mapping[str, str]) -> Iterator[Emulator]:
     """The emulator of all tests of the session; its log must be free of faults at the end."""
     folder = tmp_path_factory.mktemp("emulator")
-    running = start_emulator(folder / "data", folder / "home")
+    running = start_emulator(folder / "data", folder / "home", package_sources)
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith("AZUREML_")]:
         del os.environ[name]
@@ -116,7 +132,23 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
         os.environ.clear()
         os.environ.update(before)
         running.cli("stop")
+        _remove_images(running.installation.workspace.registry_host)
     assert "Traceback" not in running.log, running.log
+
+
+def _remove_images(registry: str) -> None:
+    """Remove from the daemon what the emulator pulled from its registry or built for it."""
+    if kit.engine_problem():
+        return
+    import docker
+
+    from himl_container.image.endpoint import resolve_endpoint
+
+    with contextlib.closing(docker.DockerClient(base_url=resolve_endpoint(os.environ).url)) as client:
+        for depth in ("*", "*/*"):
+            for name in kit.image_names(client, f"{registry}/{depth}"):
+                with contextlib.suppress(docker.errors.DockerException):
+                    client.images.remove(name, force=True)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,10 +82,11 @@ class Builder:
         from himl_container.settings import load_settings
 
         say(f"Building {self.name(spec)} of Conda dependencies on {base}.")
-        if self._registry.has(base) or spec.login is not None:
-            # With the registry's login, and under a name that the daemon knows.
-            base = self._tagged(self._bringer.bring(base, spec.login, say))
-        with tempfile.TemporaryDirectory(dir=self._folder, prefix="build-") as name:
+        with ExitStack() as stack:
+            if self._registry.has(base) or spec.login is not None:
+                # With the registry's login, and under a name that the daemon knows.
+                base = self._named(self._bringer.bring(base, spec.login, say), spec, stack)
+            name = stack.enter_context(tempfile.TemporaryDirectory(dir=self._folder, prefix="build-"))
             project = self._inputs.project(spec.conda, Path(name))
             # A project of its own, so that no file above it is found and decides something.
             (project.folder / "pyproject.toml").write_text("[tool.himl-container]\n", encoding="utf-8")
@@ -119,10 +121,12 @@ class Builder:
         ours = {f"HIML_CONTAINER_{name}" for name in _MACHINE}
         return {k: v for k, v in self._environ.items() if k in ours or not k.startswith("HIML_CONTAINER_")}
 
-    def _tagged(self, image: ImageInfo) -> str:
-        """Give an image a name that every builder takes: BuildKit knows no ids."""
-        tag = f"himl-emulator/base:{image.id.rpartition(':')[2][:32]}"
-        self._connect_engine(self._cache).tag(image.id, tag)
+    def _named(self, image: ImageInfo, spec: ImageSpec, stack: ExitStack) -> str:
+        """Give an image a name that every builder takes (BuildKit knows no ids), until the stack is left."""
+        tag = f"himl-emulator/base:{spec.key}-{image.id.rpartition(':')[2][:32]}"
+        engine = self._connect_engine(self._cache)
+        engine.tag(image.id, tag)
+        stack.callback(engine.remove_image, tag)
         return tag
 
     # --- Dockerfiles ---
@@ -133,8 +137,8 @@ class Builder:
         name = self.name(spec)
         say(f"Building {name} of a Dockerfile.")
         engine = self._connect_engine(self._cache)
-        with tempfile.TemporaryDirectory(dir=self._folder, prefix="build-") as temporary:
-            context = Path(temporary)
+        with ExitStack() as stack:
+            context = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self._folder, prefix="build-")))
             path = spec.dockerfile_path if spec.context else "Dockerfile"
             if spec.context:
                 self._inputs.context(spec.context, context)
@@ -143,11 +147,11 @@ class Builder:
             if spec.context and (not file.resolve().is_relative_to(context.resolve()) or not file.is_file()):
                 raise InputError(f"the build context has no Dockerfile {path!r}")
             text = file.read_text(encoding="utf-8", errors="replace") if spec.context else spec.dockerfile
-            file.write_text(self._with_bases(text, spec, say), encoding="utf-8")
+            file.write_text(self._with_bases(text, spec, say, stack), encoding="utf-8")
             image = engine.build(context, tag=name, dockerfile=path, reporter=SayReporter(say))
         self._push(image, spec, say)
 
-    def _with_bases(self, text: str, spec: ImageSpec, say: Say) -> str:
+    def _with_bases(self, text: str, spec: ImageSpec, say: Say, stack: ExitStack) -> str:
         """Return a Dockerfile whose bases the daemon can get, and bring those of the emulator's registry to it."""
         lines = []
         for line in text.splitlines():
@@ -160,7 +164,7 @@ class Builder:
                 say(f"{found['name']} is replaced by {name} ({WHERE_REPLACED}).")
             mine = spec.login is not None and name.startswith(f"{spec.login.address}/")
             if self._registry.has(name) or mine:
-                name = self._tagged(self._bringer.bring(name, spec.login, say))
+                name = self._named(self._bringer.bring(name, spec.login, say), spec, stack)
             lines.append(f"{found['before']}{name}{found['after']}")
         return "\n".join(lines) + "\n"
 

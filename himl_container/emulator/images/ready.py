@@ -13,16 +13,21 @@ from himl_container.emulator.compute.model import Definition, Say
 from himl_container.emulator.http import Refusal
 from himl_container.emulator.images.bring import Bringer
 from himl_container.emulator.images.build import Builder
-from himl_container.emulator.images.spec import WHERE_REPLACED, ImageSpec, read_spec
+from himl_container.emulator.images.spec import WHERE_REPLACED, ImageSpec, is_azureml, read_spec
 from himl_container.emulator.state.environments import Environments
-from himl_container.errors import InputError
-from himl_container.image.model import PREFIX
+from himl_container.errors import InputError, RegistryError
+from himl_container.image.model import PREFIX, ImageInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 INTERPRETER = f"{PREFIX}/bin/python"
 """Of images that were built of Conda dependencies."""
+
+_NAME_ANOTHER = (
+    "Where AzureML's base images cannot be had, 'base-image' in emulator.toml names what stands in for them "
+    "('himl-container base create' makes one)."
+)
 
 
 @dataclass(frozen=True)
@@ -69,12 +74,20 @@ class Images:
         image = self.bring(environment, say)
         return image.id, self.facts(environment, ask=False).interpreter
 
-    def bring(self, environment: Mapping[str, Any], say: Say) -> Any:
+    def bring(self, environment: Mapping[str, Any], say: Say) -> ImageInfo:
         """Bring an environment's image to the daemon and return what the daemon says of it.
 
         :raises HimlError: it cannot be pulled or built.
         """
         spec = self._spec(environment, say)
+        try:
+            return self._brought(spec, say)
+        except RegistryError as error:
+            if is_azureml(spec.base_image):
+                error.hint = "\n  ".join(filter(None, (error.hint, _NAME_ANOTHER)))
+            raise
+
+    def _brought(self, spec: ImageSpec, say: Say) -> ImageInfo:
         if not spec.built:
             return self._bringer.bring(spec.base_image, spec.login, say)
         with self._alone(spec.key):

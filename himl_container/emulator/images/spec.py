@@ -77,7 +77,12 @@ def read_spec(environment: Mapping[str, Any], *, replaced_base: str = "") -> Ima
 
 def replaced(name: str, base: str) -> str:
     """Return an image's name, or that of what stands in for it where it is one of AzureML's own."""
-    return base if base and name.lower().startswith(_AZUREML_BASES) else name
+    return base if base and is_azureml(name) else name
+
+
+def is_azureml(name: str) -> bool:
+    """Whether an image is one of the bases that AzureML maintains."""
+    return name.lower().startswith(_AZUREML_BASES)
 
 
 def _read(environment: Mapping[str, Any], replaced_base: str) -> ImageSpec:

@@ -18,6 +18,7 @@ from himl_container.errors import HimlError
 from himl_container.image.model import PREFIX
 
 _TEST = "tests/emulator/test_environments.py::"
+_BUILT = "tests/emulator/test_images.py::test_conda_dependencies_and_a_private_wheel"
 _BASE = "/environment/v1.0/{ws}/environments"
 _V2 = "/environment/v2.0/{ws}/environments"
 
@@ -57,7 +58,7 @@ class EnvironmentService:
         """Return what it answers."""
         one, version = _BASE + "/{name}", _BASE + "/{name}/versions/{version}"
         kept, listed = "test_a_definition_is_kept", "test_lists"
-        build, image = "test_a_build_ends_with_an_image", "test_image_details"
+        image = "test_image_details"
         near = "no vulnerability findings; the Dockerfile is shown for images that Docker built"
         return (
             _route("GET", _BASE, self._list, "List", listed),
@@ -71,16 +72,16 @@ class EnvironmentService:
             _route("PUT", version, self._register, "RegisterVersion", "test_versions"),
             _route("GET", one, self._get, "Get", kept),
             _route("PUT", one, self._register, "Register", kept),
-            _route("POST", _V2 + "/{name}/versions/{version}/image", self._build, "Build", build),
+            _route("POST", _V2 + "/{name}/versions/{version}/image", self._build, "Build", _BUILT),
             _route(
                 "POST",
                 _V2 + "/{name}/versions/{version}/imageoncompute/{compute}",
                 self._build,
                 "BuildOnCompute",
-                build,
+                _BUILT,
                 near="built by the emulator, whatever the compute target",
             ),
-            _route("GET", _V2 + "/{name}/versions/{version}/image/{build}", self._status, "GetBuild", build),
+            _route("GET", _V2 + "/{name}/versions/{version}/image/{build}", self._status, "GetBuild", _BUILT),
         )
 
     # --- definitions ---
@@ -217,4 +218,5 @@ def _only_user(request: Request) -> None:
 
 def _route(method: str, pattern: str, handler: Any, operation: str, test: str, *, near: str = "") -> Route:
     how: How = "approximated" if near else "imitated"
-    return Route(method, pattern, handler, f"Environments.{operation}", _TEST + test, how=how, note=near)
+    where = test if "::" in test else _TEST + test
+    return Route(method, pattern, handler, f"Environments.{operation}", where, how=how, note=near)
