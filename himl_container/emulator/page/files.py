@@ -108,7 +108,7 @@ class RunFiles:
             "content-length": str(size),
             "content-disposition": f"attachment; filename*=UTF-8''{saved}",
         }
-        return Answer(200, self._stream(name), headers)
+        return Answer(200, self._stream(name, size), headers)
 
     def picture(self, run_id: str, path: str) -> Answer:
         """Return a picture, to be shown. What it is the bytes say and not the name; nothing in it is carried out.
@@ -120,7 +120,7 @@ class RunFiles:
         kind = next((kind for magic, kind in _PICTURES.items() if begin.startswith(magic)), None)
         if kind is None or size > _LARGEST_PICTURE:
             raise not_found(f"Picture {path}")
-        return Answer(200, self._stream(name), {"content-type": kind, "content-length": str(size)})
+        return Answer(200, self._stream(name, size), {"content-type": kind, "content-length": str(size)})
 
     def _blob(self, run_id: str, path: str) -> tuple[str, int]:
         name = blob_name(self._artifacts.find(RUN_ORIGIN, container_of(run_id), path))
@@ -129,13 +129,18 @@ class RunFiles:
             raise not_found(f"File {path}")
         return name, blob.size
 
-    def _stream(self, name: str) -> Iterator[bytes]:
-        return self._blobs.stream(RUNS_CONTAINER, name)
+    def _stream(self, name: str, size: int) -> Iterator[bytes]:
+        """Yield so many bytes and no more: a log may have grown since its size was announced."""
+        for chunk in self._blobs.stream(RUNS_CONTAINER, name):
+            yield chunk[:size]
+            size -= len(chunk)
+            if size <= 0:
+                return
 
 
 def _piece(data: bytes, start: int) -> Piece:
     # A letter of which a part has not been written yet waits for the next piece.
-    for cut in range(min(4, len(data)) + 1):
+    for cut in range(min(3, len(data)) + 1):
         try:
             text = data[: len(data) - cut].decode()
         except UnicodeDecodeError:
