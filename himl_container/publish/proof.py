@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from himl_container.cache import Cache
 from himl_container.environment.model import Lock
 from himl_container.errors import InputError
 from himl_container.progress import Reporter
@@ -55,7 +56,11 @@ def attach_proof(
     with reporter.step("attach", "lock and bill of materials", total=len(missing), unit="documents") as task:
         for kind in missing:
             name = f"{repository.host}/{repository.name}"
-            data = lock_bytes if kind == LOCK_TYPE else make_sbom(lock, name=name, digest=subject.digest)
+            data = (
+                lock_bytes
+                if kind == LOCK_TYPE
+                else make_sbom(lock, name=name, digest=subject.digest, cache=Cache(settings.cache_dir))
+            )
             title = (
                 settings.lock_file.name if kind == LOCK_TYPE else f"{settings.image_name.rpartition('/')[2]}.cdx.json"
             )

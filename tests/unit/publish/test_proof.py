@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proof_images import NAME, World, conda, lock, wheel
 
+from himl_container.cache import Cache
 from himl_container.environment.lockfile import lock_text
 from himl_container.environment.model import BasePin
 from himl_container.errors import InputError, RegistryError
 from himl_container.progress import SilentReporter
 from himl_container.publish.proof import LOCK_TYPE, attach_proof, read_lock_of
 from himl_container.publish.sbom import SBOM_TYPE, make_sbom
+from himl_container.publish.sbom_library import clean, made_by_library
 
 LOCK = lock(
     conda("numpy", "1.26.4", depends=("python >=3.11", "blas"), license="BSD-3-Clause AND MIT"),
@@ -81,6 +84,38 @@ def test_the_same_lock_gives_the_same_bytes_and_its_own_time() -> None:
     assert len({json.loads(first)["serialNumber"], dated["serialNumber"], other["serialNumber"]}) == 3
     with pytest.raises(InputError, match="SOURCE_DATE_EPOCH"):
         make_sbom(LOCK, environ={"SOURCE_DATE_EPOCH": "yesterday"})
+
+
+def test_what_is_kept_of_a_bill_gives_the_bytes_that_a_new_one_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Cache(tmp_path)
+    make_sbom(LOCK, name=NAME, digest=DIGEST, environ={}, cache=cache)
+    changed = replace(LOCK, wheels=(wheel("mine", "2+local.1", private=True), *LOCK.wheels[1:]))
+    expected = make_sbom(changed, name=NAME, digest=DIGEST, environ={})
+    moved = lock(conda("numpy", "1.26.5"), wheels=changed.wheels)
+    with monkeypatch.context() as context:
+        context.setitem(sys.modules, "cyclonedx.model.bom", None)  # its import fails
+        assert make_sbom(changed, name=NAME, digest=DIGEST, environ={}, cache=cache) == expected
+        with pytest.raises(ImportError):
+            make_sbom(moved, name=NAME, digest=DIGEST, environ={}, cache=cache)
+        with pytest.raises(ImportError):
+            make_sbom(changed, name=NAME, digest=DIGEST, environ={"SOURCE_DATE_EPOCH": "86400"}, cache=cache)
+    assert_valid(expected)
+    for file in tmp_path.glob("memo/sbom/*.json"):
+        file.write_text("{")
+    assert make_sbom(changed, name=NAME, digest=DIGEST, environ={}, cache=cache) == expected
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.text(max_size=20), st.text(min_size=1, max_size=20), st.sampled_from(["1.0", "1!2.0+ab.1", "0.1.dev1"]))
+def test_a_private_wheel_is_written_as_the_library_writes_it(name: str, filename: str, version: str) -> None:
+    private = replace(wheel("ours", version, private=True), name=f"o{clean(name)}", filename=filename)
+    document = make_sbom(lock(wheels=[private]), environ={})
+    layers = {f"{private.sha256} {private.name}": f"wheel:{private.name}"}
+    expected = made_by_library(lock(wheels=[private]), layers, "1980-01-01T00:00:00Z", [])
+    reference = f"pip:{private.name}"
+    assert components(document)[reference] == components(json.dumps(expected).encode())[reference]
 
 
 def test_a_base_that_is_only_in_a_daemon_is_named_by_its_layers() -> None:
