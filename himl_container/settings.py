@@ -116,7 +116,7 @@ def load_settings(flags: Mapping[str, object], *, cwd: Path, environ: Mapping[st
 
 
 _TABLES = frozenset({"channel-mirrors", "pypi-names"})
-_OTHER_VARIABLES = frozenset({"debug", "registry-user", "registry-password", "registry-host"})
+_OTHER_VARIABLES = frozenset({"debug", "emulator-dir", "registry-user", "registry-password", "registry-host"})
 
 
 def _parsers(environ: Mapping[str, str]) -> dict[str, values.Parser]:

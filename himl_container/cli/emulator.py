@@ -188,6 +188,22 @@ def operations(output: Output) -> None:
     output.result({"operations": values}, table(routes).rstrip())
 
 
+@command.command("docker")
+@_folder_option
+@output_options
+def docker(folder: Path, output: Output) -> None:
+    """Print how to let docker itself pull from the emulator's registry and push to it.
+
+    Nothing of this is needed for jobs, nor for himl-container's own push and pull.
+    """
+    from himl_container.emulator.docker_setup import docker_setup
+    from himl_container.emulator.folder import existing
+    from himl_container.emulator.own_client import running_port
+
+    found = docker_setup(existing(folder), running_port(folder))
+    output.result(found.as_json(), found.as_text())
+
+
 def _variables(folder: Path) -> dict[str, str]:
     from himl_container.emulator.folder import client_variables, existing
     from himl_container.emulator.own_client import running_port
