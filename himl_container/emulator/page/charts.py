@@ -19,6 +19,9 @@ _MOST_POINTS = 600
 """Of a line: more than the picture has columns would be drawn one over the other."""
 
 _ROWS = 200
+_NUMBERS = ("int", "double")
+_COUNTERS = ("epoch", "step", "iteration", "global_step")
+"""Columns of a table by which its rows are counted."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +64,33 @@ def metric_charts(heads: Iterable[Metric], series: Mapping[str, Sequence[Point]]
     """
     charts = []
     for head in heads:
-        names = [head.name] if head.name in head.columns else [f"{head.name}.{column}" for column in head.columns]
-        group = {name.removeprefix(f"{head.name}."): series[name] for name in names if len(series.get(name, ())) > 1}
+        prefix = "" if head.name in head.columns else f"{head.name}."
+        columns = [column for column, kind in head.columns.items() if kind in _NUMBERS]
+        group = {column: series[prefix + column] for column in columns if len(series.get(prefix + column, ())) > 1}
+        x_name = next((column for column in group if prefix and column.lower() in _COUNTERS), "")
+        if x_name and len(group) > 1 and all(len(points) == len(group[x_name]) for points in group.values()):
+            counter = group.pop(x_name)
+            group = {name: _placed(points, counter) for name, points in group.items()}
+        else:
+            x_name = ""
         if group:
-            charts.append(line_chart(head.name, group))
+            charts.append(line_chart(head.name, group, x_name))
     return charts
 
 
-def line_chart(title: str, group: Mapping[str, Sequence[Point]]) -> Chart:
-    """Return a chart of several series, of which the first :data:`STYLES` are shown."""
+def _placed(points: Sequence[Point], counter: Sequence[Point]) -> list[Point]:
+    """Take the steps of a table's rows from one of its columns, as far as it counts in whole numbers."""
+    return [
+        point._replace(step=int(place.value) if drawable(place.value) and place.value == int(place.value) else None)
+        for point, place in zip(points, counter, strict=True)
+    ]
+
+
+def line_chart(title: str, group: Mapping[str, Sequence[Point]], x_name: str = "") -> Chart:
+    """Return a chart of several series, of which the first :data:`STYLES` are shown.
+
+    :param x_name: what the steps count; empty for ``step``.
+    """
     shown = dict(list(group.items())[:STYLES])
     steps = all(_has_steps(points) for points in shown.values())
     places = {
@@ -85,13 +106,13 @@ def line_chart(title: str, group: Mapping[str, Sequence[Point]]) -> Chart:
     lines = tuple(Line(name, style, *_drawn(points, x, y)) for style, (name, points) in enumerate(places.items()))
     return Chart(
         title=title,
-        x_label="step" if steps else "value logged, counted from 1",
+        x_label=(x_name or "step") if steps else "value logged, counted from 1",
         y_label=f"{title} (logarithmic)" if y.log else title,
         x=x,
         y=y,
         lines=lines,
         summary="; ".join(_summary(name, points) for name, points in places.items()),
-        columns=("step" if steps else "number", *places),
+        columns=((x_name or "step") if steps else "number", *places),
         rows=_table(places),
     )
 

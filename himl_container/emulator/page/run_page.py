@@ -87,7 +87,7 @@ def metrics_view(run: Run, metrics: Metrics) -> MetricsView:
     heads = metrics.heads(run.run_id)
     series = metrics.series(run.run_id)
     charts = metric_charts(heads, series)
-    drawn = {chart.title for chart in charts}
+    drawn = {chart.title: set(chart.columns) for chart in charts}
     values: list[tuple[str, str]] = []
     tables: list[MetricTable] = []
     pictures: list[Picture] = []
@@ -106,7 +106,8 @@ def metrics_view(run: Run, metrics: Metrics) -> MetricsView:
         elif head.name in head.columns:
             if head.name not in drawn:
                 values.append((head.name, ", ".join(number(item.data.get(head.name)) for item in metric.values[-20:])))
-        else:
+        elif not set(head.columns) <= drawn.get(head.name, set()):
+            # A chart has its values as a table below it.
             tables.append(_table(metric))
     return MetricsView(tuple(values), tuple(charts), tuple(tables), tuple(pictures), tuple(files))
 

@@ -15,6 +15,7 @@ SHADES = 5
 """Colours from the best fifth of the children to the worst; one more for those without the primary metric."""
 
 _MOST_AXES = 10
+_PARALLEL_WIDTH = 1160
 _AXIS_TOP, _AXIS_BOTTOM = 44, 300
 
 Cell = float | str
@@ -88,7 +89,7 @@ def parallel(points: Sequence[Point], columns: Sequence[str]) -> ParallelView | 
     columns = [*columns[: _MOST_AXES - 1], columns[-1]] if len(columns) > _MOST_AXES else list(columns)
     if len(columns) < 2 or not points:
         return None
-    width = max(WIDTH, 150 * len(columns))
+    width = max(_PARALLEL_WIDTH, 130 * len(columns))
     axes = tuple(
         AxisView(name, 70 + index * (width - 160) / (len(columns) - 1), _scale(points, name, _AXIS_BOTTOM, _AXIS_TOP))
         for index, name in enumerate(columns)
