@@ -36,12 +36,31 @@ class Starter(Protocol):
         """Take a running job's machine away."""
 
 
-class ExecutionService:
-    """Starts and stops the jobs of runs."""
+class Registered(Protocol):
+    """What the service asks of the environments (:class:`himl_container.emulator.state.environments.Environments`)."""
 
-    def __init__(self, database: Database, runs: Runs, snapshots: Snapshots, compute: Starter, access: Access) -> None:
+    def named(self, environment: Mapping[str, Any], experiment: str) -> dict[str, Any]:
+        """Return the environment of a run configuration with the name and version under which it is kept."""
+
+
+class ExecutionService:
+    """Starts and stops the jobs of runs.
+
+    :param environments: keeps what is submitted without having been registered; None leaves definitions as they are.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        runs: Runs,
+        snapshots: Snapshots,
+        compute: Starter,
+        access: Access,
+        *,
+        environments: Registered | None = None,
+    ) -> None:
         self._database, self._runs, self._snapshots = database, runs, snapshots
-        self._compute, self._access = compute, access
+        self._compute, self._access, self._environments = compute, access, environments
 
     def routes(self) -> tuple[Route, ...]:
         """Return what the service answers."""
@@ -85,6 +104,8 @@ class ExecutionService:
         experiment = request.params["experiment"]
         run_id = request.first("runId") or new_run_id(experiment)
         with self._database.write():
+            if self._environments is not None and value(definition, "environment"):
+                definition["environment"] = self._environments.named(section(definition, "environment"), experiment)
             self._runs.create(
                 experiment,
                 run_id,

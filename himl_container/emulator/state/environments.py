@@ -122,6 +122,18 @@ class Environments:
             time = datetime.fromtimestamp(self._clock(), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
             return found or self._insert(name, f"{AUTOSAVED}{time}_{digest[:8]}", content, autosaved=True)
 
+    def named(self, environment: Mapping[str, Any], experiment: str) -> dict[str, Any]:
+        """Return the ``environment`` of a run configuration as the run keeps it: whole, with its name and version.
+
+        ``Run.get_environment`` of the SDK asks for that version. One without a name gets Azure's for it.
+
+        :raises Refusal: 400, as :meth:`of_run`.
+        """
+        name = environment.get("name") or f"Experiment {experiment} Environment"
+        found = self.of_run({**environment, "name": name})
+        whole = environment if _content(environment) else found.definition
+        return {**whole, "name": found.name, "version": found.version}
+
     def find(self, name: str, version: str = "") -> Environment | None:
         """Return a version of an environment, or the newest registered one; None where there is none."""
         sql = "SELECT * FROM environments WHERE name = ? AND "

@@ -163,6 +163,16 @@ def test_a_submitted_definition_is_kept_beside_the_registered_ones(rig: Rig) -> 
         assert refusal.value.status == 400
 
 
+def test_a_run_keeps_the_version_of_its_environment(rig: Rig) -> None:
+    environments = rig.environments
+    environments.register("e", BY_IMAGE)
+    assert environments.named({"name": "e", **BY_IMAGE}, "x") == {"name": "e", "version": "1", **BY_IMAGE}
+    assert environments.named({"name": "e"}, "x") == {"name": "e", "version": "1", **BY_IMAGE}
+    unnamed = environments.named({"name": None, **BY_IMAGE}, "my exp")
+    assert unnamed["name"] == "Experiment my exp Environment"
+    assert rig.ask("GET", f"/{unnamed['name']}/versions/{unnamed['version']}")["docker"] == BY_IMAGE["docker"]
+
+
 def test_image_details_of_a_base_and_of_a_built_image(rig: Rig) -> None:
     rig.ask("PUT", "/e", BY_IMAGE)
     details = rig.ask("GET", "/e/image")
