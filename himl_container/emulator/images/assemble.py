@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def job_images(
     own = OwnRegistry(installation.workspace.registry_host, registry)
     bringer = Bringer(own, cache, connect_engine)
     folder = installation.folder / "builds"
+    shutil.rmtree(folder, ignore_errors=True)  # what builds of an emulator that was killed have left
     make_private_folder(folder)
     builder = Builder(
         own,

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from himl_container.emulator.blobs import RUNS_CONTAINER, Blobs
 from himl_container.emulator.http import Refusal
@@ -20,21 +19,25 @@ _SECONDS = 1.0
 log = logging.getLogger("himl_container.emulator")
 
 
+_AT_ONCE = 2
+_ENDED = "The emulator ended while the image was being built."
+
+
 class Builds:
-    """Carries builds out, two at a time."""
+    """Carries builds out, two at a time, in threads that keep nobody from ending."""
 
     def __init__(
         self, environments: Environments, images: Images, blobs: Blobs, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._environments, self._images, self._blobs, self._clock = environments, images, blobs, clock
-        self._pool = ThreadPoolExecutor(2, "image build")
-        environments.fail_unfinished_builds("The emulator ended while the image was being built.")
+        self._places, self._lock, self._closed = threading.Semaphore(_AT_ONCE), threading.Lock(), False
+        environments.fail_unfinished_builds(_ENDED)
 
     def begin(self, environment: Environment) -> ImageBuild:
         """Begin a build and return at once."""
         build = self._environments.begin_build(environment.name, environment.version)
         self._blobs.append(RUNS_CONTAINER, log_name(build.build_id), b"")
-        self._pool.submit(self._work, build, environment)
+        threading.Thread(target=self._work, args=(build, environment), name="image build", daemon=True).start()
         return build
 
     def log_url(self, build: ImageBuild) -> str:
@@ -42,10 +45,17 @@ class Builds:
         return self._blobs.signed_url(RUNS_CONTAINER, log_name(build.build_id))
 
     def close(self) -> None:
-        """Wait for the builds that run; those that wait are given up."""
-        self._pool.shutdown(cancel_futures=True)
+        """Give the builds up that have not ended: one may take as long as its downloads do."""
+        with self._lock:
+            self._closed = True
+            self._environments.fail_unfinished_builds(_ENDED)
 
     def _work(self, build: ImageBuild, environment: Environment) -> None:
+        with self._places:
+            if not self._closed:
+                self._carry_out(build, environment)
+
+    def _carry_out(self, build: ImageBuild, environment: Environment) -> None:
         lines = _Log(self._blobs, log_name(build.build_id), self._clock)
         status, error = "Failed", "An internal error of the emulator."
         try:
@@ -54,13 +64,16 @@ class Builds:
         except (HimlError, Refusal) as wrong:
             error = str(wrong)
         except Exception:
-            log.exception("build %s", build.build_id)
+            if not self._closed:
+                log.exception("build %s", build.build_id)
         try:
             lines.say(error or "Succeeded.")
             lines.flush()
         except (HimlError, OSError):
             log.warning("the log of build %s is not complete", build.build_id)
-        self._environments.end_build(build.build_id, status, error)
+        with self._lock:
+            if not self._closed:  # else the state is closed, or will be
+                self._environments.end_build(build.build_id, status, error)
 
 
 class _Log:

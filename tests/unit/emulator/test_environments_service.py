@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -196,8 +197,11 @@ def test_image_details_of_a_base_and_of_a_built_image(rig: Rig) -> None:
 
 
 def _finished(rig: Rig, location: str) -> Mapping[str, Any]:
-    rig.builds.close()
-    return rig.ask("GET", location.partition("/environments")[2], version="v2.0")
+    path = location.partition("/environments")[2]
+    for thread in threading.enumerate():
+        if thread.name == "image build":
+            thread.join(20)
+    return rig.ask("GET", path, version="v2.0")
 
 
 def test_a_build_says_what_it_does(rig: Rig) -> None:
@@ -217,6 +221,23 @@ def test_a_build_that_fails_says_why(rig: Rig) -> None:
     ended = _finished(rig, begun["location"])
     assert (ended["status"], ended["error"]["message"]) == ("Failed", "no such thing\n  Look.")
     assert b"no such thing" in rig.blobs.read("azureml", log_name(begun["id"]))
+
+
+def test_an_emulator_that_ends_waits_for_no_build(rig: Rig) -> None:
+    building, go = threading.Event(), threading.Event()
+
+    def bring(name: str, login: object, say: object) -> None:
+        building.set()
+        assert go.wait(20)
+
+    rig.bringer.bring.side_effect = bring
+    rig.ask("PUT", "/e", BY_IMAGE)
+    begun = rig.ask("POST", "/e/versions/1/image", {}, version="v2.0")
+    assert building.wait(20)
+    rig.builds.close()
+    go.set()
+    ended = _finished(rig, begun["location"])
+    assert (ended["status"], ended["error"]["message"][:18]) == ("Failed", "The emulator ended")
 
 
 def test_a_build_that_an_emulator_left_behind_has_failed(rig: Rig) -> None:
