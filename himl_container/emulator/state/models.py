@@ -145,6 +145,8 @@ class Models:
             "SELECT path, folder FROM asset_artifacts WHERE place = ?", (f"{origin}/{container}".lower(),)
         )
         path = path.strip("/")
+        if {"", ".", ".."} & set(path.split("/")):
+            return False  # it may lead elsewhere
         return any(
             path == row["path"] or (row["folder"] and (not row["path"] or path.startswith(f"{row['path']}/")))
             for row in rows
