@@ -103,8 +103,12 @@ def status(folder: Path, output: Output) -> int:
         return 1
     address = f"http://127.0.0.1:{running.port}"
     known = {"pid": running.process.pid, "port": running.port, "address": address}
-    value = {"running": True, "folder": str(folder), **known, "config": str(folder / "config.json")}
-    output.result(value, f"Running at {address} (process {running.process.pid}), in {folder}.")
+    page = _page(folder, address)
+    value = {"running": True, "folder": str(folder), **known, "page": page, "config": str(folder / "config.json")}
+    text = (
+        f"Running at {address} (process {running.process.pid}), in {folder}.\nRuns and their logs in a browser: {page}"
+    )
+    output.result(value, text)
     return 0
 
 
@@ -213,13 +217,24 @@ def _variables(folder: Path) -> dict[str, str]:
 
 def _tell(ready: Ready, output: Output) -> None:
     address, config = f"http://127.0.0.1:{ready.port}", ready.folder / "config.json"
-    value = {"address": address, "port": ready.port, "folder": str(ready.folder), "config": str(config)}
+    page = _page(ready.folder, address)
+    value = {"address": address, "port": ready.port, "page": page, "folder": str(ready.folder), "config": str(config)}
     lines = (
         f"The emulator is ready ({ready.seconds:.1f} s): {address}",
         f"  Workspace.from_config({str(config)!r})",
         "  himl-container emulator exec -- python script.py",
+        f"  Runs and their logs in a browser: {page}",
     )
     output.result({**value, "seconds": round(ready.seconds, 3)}, "\n".join(lines))
+
+
+def _page(folder: Path, address: str) -> str:
+    """Return the address that opens the page in a browser; it has the page's key in it."""
+    from himl_container.emulator.folder import existing
+    from himl_container.emulator.page.access import PageKey
+
+    made = existing(folder)
+    return f"{address}{PageKey(made.client_secret, made.short_id).prefix}/"
 
 
 def _need_extra() -> None:

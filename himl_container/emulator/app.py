@@ -19,6 +19,9 @@ from himl_container.emulator.images.builds import Builds
 from himl_container.emulator.installation import Installation
 from himl_container.emulator.job_network import Way
 from himl_container.emulator.job_variables import EmulatorVariables
+from himl_container.emulator.page.access import PageKey
+from himl_container.emulator.page.files import RunFiles
+from himl_container.emulator.page.routes import Page
 from himl_container.emulator.routes import Route, Router
 from himl_container.emulator.services.arm import ResourceManager
 from himl_container.emulator.services.artifacts import ArtifactService
@@ -127,10 +130,19 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
     images = job_images(installation, environments, around.blobs, around.registry, base_image=config.base_image)
     builds = Builds(environments, images, around.blobs)
 
+    page_key = PageKey(installation.client_secret, installation.short_id)
     services = (
         Login(installation, tokens, certificate, clock),
         ResourceManager(installation, access, created, account.passwords),
-        Discovery(around.studio),
+        Discovery(around.studio, installation.discovery_ticket, f"{around.studio}{page_key.prefix}"),
+        Page(
+            runs,
+            metrics,
+            RunFiles(artifacts, around.blobs),
+            page_key,
+            workspace=installation.workspace,
+            clock=clock,
+        ),
         KeyVault(Secrets(database, clock), access),
         ExperimentService(runs, access),
         RunHistory(runs, artifacts, access, installation.workspace),

@@ -50,6 +50,14 @@ class Installation:
         """What the address of the managed identity has in it; follows from the client's secret."""
         return hashlib.sha256(f"managed identity {self.client_secret}".encode()).hexdigest()[:40]
 
+    @property
+    def discovery_ticket(self) -> str:
+        """What the address of the discovery has in it that users are given.
+
+        Discovery is asked without a token, and tells who has this the page's key.
+        """
+        return hashlib.sha256(f"discovery {self.client_secret}".encode()).hexdigest()[:40]
+
 
 def open_installation(folder: Path, *, workspace_name: str, resource_group: str) -> Installation:
     """Return the installation of a folder, made with random keys where there is none.

@@ -8,6 +8,7 @@ from typing import Any
 
 from himl_container.emulator.access import Access
 from himl_container.emulator.http import Answer, Refusal, Request, json_answer
+from himl_container.emulator.identity import Kind
 from himl_container.emulator.installation import Installation
 from himl_container.emulator.names import AAD_HOST, API_HOST, ARM_HOST, REGION
 from himl_container.emulator.routes import Host, Route
@@ -198,10 +199,10 @@ class ResourceManager:
     # --- workspace ---
 
     def _workspaces(self, request: Request) -> Answer:
-        return json_answer({"value": [self._workspace_document()]})
+        return json_answer({"value": [self._workspace_document(request)]})
 
     def _get_workspace(self, request: Request) -> Answer:
-        return json_answer(self._workspace_document())
+        return json_answer(self._workspace_document(request))
 
     def _workspace_keys(self, request: Request) -> Answer:
         self._access.only_user(request.identity)
@@ -218,15 +219,17 @@ class ResourceManager:
             }
         )
 
-    def _workspace_document(self) -> dict[str, Any]:
+    def _workspace_document(self, request: Request) -> dict[str, Any]:
         workspace = self._workspace
+        # A job may not see the page, which shows the files of all runs.
+        ticket = f"/workspaces/{self._installation.discovery_ticket}" if request.identity.kind is Kind.USER else ""
         kind = "Microsoft.MachineLearningServices/workspaces"
         properties = {
             "friendlyName": workspace.name,
             "description": "An emulator on this machine",
             "creationTime": iso(self._created),
             "workspaceId": workspace.workspace_id,
-            "discoveryUrl": f"https://{API_HOST}/discovery",
+            "discoveryUrl": f"https://{API_HOST}/discovery{ticket}",
             "storageAccount": self._id("Microsoft.Storage/storageAccounts", workspace.storage_account),
             "containerRegistry": self._id("Microsoft.ContainerRegistry/registries", workspace.registry),
             "keyVault": self._id("Microsoft.KeyVault/vaults", workspace.key_vault),
