@@ -65,9 +65,9 @@ class Site:
         found = self.router.find("studio", request)
         return found.route.handler(found.request)
 
-    def page(self, path: str, status: int = 200, **query: str) -> str:
+    def page(self, path: str, expect: int = 200, **query: str) -> str:
         answer = self.answer(path, **query)
-        assert answer.status == status, answer.body
+        assert answer.status == expect, answer.body
         assert isinstance(answer.body, bytes)
         return answer.body.decode()
 
