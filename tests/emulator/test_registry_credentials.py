@@ -187,8 +187,11 @@ def test_docker_itself(emulator: Emulator, host: str, tmp_path: Path) -> None:
     image = f"{host}/docker/{uuid.uuid4().hex[:8]}"
     layer = tmp_path / "layer.tar"
     subprocess.run(["tar", "-cf", layer, "-C", tmp_path, "--files-from", "/dev/null"], check=True)
-    proxy = {"HTTPS_PROXY": emulator.address, "NO_PROXY": "127.0.0.1,localhost"}
-    with certificates_of(host, emulator.folder / "ca.pem"), daemon(proxy) as at:
+    bridge = Path("/sys/class/net/docker0/ifindex")
+    before = bridge.read_text() if bridge.exists() else ""
+    with certificates_of(host, emulator.folder / "ca.pem"), daemon(emulator.port) as at:
+        # The machine's own daemon keeps its bridge.
+        assert (bridge.read_text() if bridge.exists() else "") == before
         call(at, "import", str(layer), f"{image}:1")
         refused = call(at, "push", f"{image}:1", fails=True)
         assert "authentication required" in refused or "denied" in refused
