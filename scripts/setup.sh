@@ -168,6 +168,10 @@ set_up_tools() {
     if ! command -v mmdebstrap >/dev/null; then
         apt_install "mmdebstrap" "makes base images without an image registry" "Debian and its relatives have it" || true
     fi
+    if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then
+        apt_install "chromium chromium-driver" "the browser in which the emulator's page is tested" \
+            "Chromium and its chromedriver" || true
+    fi
     if ! command -v docker-registry >/dev/null; then
         apt_install "docker-registry" "the image registry of the tests" \
             "the 'registry' program of the CNCF distribution project, under the name docker-registry" || return 0

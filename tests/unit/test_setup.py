@@ -71,6 +71,8 @@ class Machine:
         self.program("python3.11", PYTHON)
         self.program("mmdebstrap", "#!/bin/bash\n")
         self.program("docker-registry", "#!/bin/bash\n")
+        self.program("chromium", "#!/bin/bash\n")
+        self.program("chromedriver", "#!/bin/bash\n")
         self.program("azurite-blob", "#!/bin/bash\n")
         self.user(0)
 
@@ -125,7 +127,7 @@ def test_a_machine_that_has_everything_gets_an_environment_and_then_nothing(mach
 
 @debian
 def test_on_debian_as_root_it_says_what_it_installs_and_installs_it(machine: Machine) -> None:
-    for program in ("mmdebstrap", "docker-registry"):
+    for program in ("mmdebstrap", "chromedriver", "docker-registry"):
         (machine.fake / program).unlink()
     machine.note("no-venv")
     machine.program("apt-get", APT)
@@ -133,7 +135,7 @@ def test_on_debian_as_root_it_says_what_it_installs_and_installs_it(machine: Mac
     done = machine.setup()
     assert done.returncode == 0, done.stderr
     installed = [line.split()[3:] for line in machine.log("apt.log") if line.startswith("install")]
-    assert installed == [["python3-venv"], ["mmdebstrap"], ["docker-registry"]]
+    assert installed == [["python3-venv"], ["mmdebstrap"], ["chromium", "chromium-driver"], ["docker-registry"]]
     assert all(f"installing {' '.join(names)} with apt" in done.stdout for names in installed)
     assert machine.log("apt.log").count("update") == 1
 
