@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import uuid
 import zipfile
@@ -11,10 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import docker
 import kit
 import pytest
 from image_builds import built, by_image, registry_of
 from registry_server import registry
+
+from himl_container.image.endpoint import resolve_endpoint
 
 if TYPE_CHECKING:
     from azureml.core import Workspace
@@ -50,7 +55,7 @@ def pushed(
     workspace: Workspace,
     package_sources: Mapping[str, str],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Pushed:
+) -> Iterator[Pushed]:
     folder = tmp_path_factory.mktemp("project")
     kit.ProjectFolder(folder).environment("python=3.11", "tinylib")
     variables = {**package_sources, **emulator.variables, "DOCKER_CONFIG": str(folder / "none")}
@@ -58,7 +63,10 @@ def pushed(
     cli = kit.Cli(folder, kit.clean_environ(**{**variables, **registry_name}))
     done = json.loads(cli("build", "--push", "--json").stdout.splitlines()[-1])
     assert done["pushed"]["bytes"] > 0
-    return Pushed(cli, done["image"], done["digest"])
+    yield Pushed(cli, done["image"], done["digest"])
+    with contextlib.closing(docker.DockerClient(base_url=resolve_endpoint(os.environ).url)) as client:
+        for name in kit.image_names(client, "himl-emulated"):
+            client.images.remove(name)
 
 
 @pytest.fixture(autouse=True, scope="module")
