@@ -10,10 +10,18 @@ from dataclasses import dataclass, field
 from himl_container.emulator.access import Access
 from himl_container.emulator.blobs import FILES_CONTAINER, RUNS_CONTAINER, SNAPSHOTS_CONTAINER, Blobs
 from himl_container.emulator.compute.model import JobVariables
+from himl_container.emulator.compute.scheduler import LocalCompute
+from himl_container.emulator.compute.workshop import Workshop
 from himl_container.emulator.config import EmulatorConfig
 from himl_container.emulator.data.credentials import Credentials
+from himl_container.emulator.data.jobs import WorkspaceData
+from himl_container.emulator.data.resolve import Resolver
 from himl_container.emulator.data.shared_files import SharedFiles
 from himl_container.emulator.http import Answer, Request
+from himl_container.emulator.hyperdrive.controller import Surroundings as SearchParts
+from himl_container.emulator.hyperdrive.journal import Journal
+from himl_container.emulator.hyperdrive.searches import Searches
+from himl_container.emulator.hyperdrive.store import SearchStore
 from himl_container.emulator.images.assemble import job_images
 from himl_container.emulator.images.builds import Builds
 from himl_container.emulator.installation import Installation
@@ -26,13 +34,16 @@ from himl_container.emulator.routes import Route, Router
 from himl_container.emulator.services.arm import ResourceManager
 from himl_container.emulator.services.artifacts import ArtifactService
 from himl_container.emulator.services.client_assertion import client_certificate
+from himl_container.emulator.services.compute import ComputeService
 from himl_container.emulator.services.container_registry import ContainerRegistry
 from himl_container.emulator.services.datasets import DatasetService
 from himl_container.emulator.services.datastores import DatastoreService
 from himl_container.emulator.services.discovery import Discovery
 from himl_container.emulator.services.environments import EnvironmentService
+from himl_container.emulator.services.execution import ExecutionService
 from himl_container.emulator.services.experiments import ExperimentService
 from himl_container.emulator.services.history import RunHistory
+from himl_container.emulator.services.hyperdrive import HyperDriveService
 from himl_container.emulator.services.keyvault import KeyVault
 from himl_container.emulator.services.login import Login
 from himl_container.emulator.services.metrics import MetricService
@@ -45,6 +56,7 @@ from himl_container.emulator.state.database import Database
 from himl_container.emulator.state.datasets import Datasets
 from himl_container.emulator.state.datastores import Datastores
 from himl_container.emulator.state.environments import Environments
+from himl_container.emulator.state.jobs import Jobs
 from himl_container.emulator.state.metrics import Metrics
 from himl_container.emulator.state.models import Models
 from himl_container.emulator.state.registry_account import RegistryAccount
@@ -52,6 +64,7 @@ from himl_container.emulator.state.runs import Runs
 from himl_container.emulator.state.secrets import Secrets
 from himl_container.emulator.state.snapshots import Snapshots
 from himl_container.emulator.tokens import Tokens, token_key
+from himl_container.launch.containers import connect
 
 log = logging.getLogger("himl_container.emulator")
 
@@ -130,6 +143,24 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
     images = job_images(installation, environments, around.blobs, around.registry, base_image=config.base_image)
     builds = Builds(environments, images, around.blobs)
 
+    resolver = Resolver(stores, credentials, around.blobs, installation.workspace)
+    data = WorkspaceData(datasets, runs, resolver, around.blobs, installation.workspace)
+    workshop = Workshop(
+        runs=runs,
+        jobs=Jobs(database),
+        files=artifacts,
+        snapshots=snapshots,
+        data=data,
+        images=images,
+        variables=variables,
+        containers=connect(),
+        folder=installation.folder / "jobs",
+        emulator_id=installation.workspace.workspace_id,
+    )
+    compute = LocalCompute(config.clusters, workshop)
+    journal = Journal(runs, metrics, artifacts, clock)
+    search_parts = SearchParts(database, runs, SearchStore(database), compute, metrics, journal, clock)
+    searches = Searches(search_parts)
     page_key = PageKey(installation.client_secret, installation.short_id)
     services = (
         Login(installation, tokens, certificate, clock),
@@ -155,11 +186,16 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
         EnvironmentService(installation, environments, images, builds, account),
         ContainerRegistry(installation, account, access, created),
         registry_login,
+        ComputeService(installation.workspace, compute, created),
+        ExecutionService(database, runs, snapshots, compute, access),
+        HyperDriveService(searches, snapshots, compute, access),
         Telemetry(),
     )
     routes: list[Route] = []
     for service in services:
         routes += service.routes()
+    compute.start()
+    searches.start()
     return Application(
         installation,
         config,
@@ -169,5 +205,5 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
         Router(routes),
         variables,
         registry_gate=registry_login.gate,
-        closers=[database.close, builds.close],
+        closers=[database.close, builds.close, compute.stop, searches.stop],
     )
