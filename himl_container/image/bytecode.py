@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import marshal
 import os
 import queue
 import shutil
@@ -201,8 +202,9 @@ class _Worker:
     def ask(self, job: dict[str, Any]) -> Any:
         """Return the answer to a job, or None when the compiler crashed over it."""
         assert self._process.stdin is not None
+        data = marshal.dumps(job, 2)
         with suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(job).encode() + b"\n")
+            self._process.stdin.write(len(data).to_bytes(4, "little") + data)
             self._process.stdin.flush()
         answer = self._read()
         if answer is None:
@@ -220,8 +222,12 @@ class _Worker:
 
     def _read(self) -> Any:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        return json.loads(line) if line.endswith(b"\n") else None
+        size = self._process.stdout.read(4)
+        data = self._process.stdout.read(int.from_bytes(size, "little")) if len(size) == 4 else b""
+        try:
+            return marshal.loads(data)  # noqa: S302  # of our own script
+        except (EOFError, ValueError, TypeError):
+            return None  # it died meanwhile
 
 
 def _does_not_run(executable: Path, reason: str) -> BuildError:
