@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ from himl_container.registry import downloads, manifests, referrers
 from himl_container.registry.access import Access
 from himl_container.registry.addresses import Address, parse_address
 from himl_container.registry.api import Sent
-from himl_container.registry.descriptors import checked_digest, is_digest
+from himl_container.registry.blob_lookup import UNSAID, blob_size
+from himl_container.registry.descriptors import checked_digest
 from himl_container.registry.headers import location
 from himl_container.registry.login import LoginRefusedError
 from himl_container.registry.model import EMPTY_JSON, OCI_EMPTY, OCI_MANIFEST, Descriptor, Manifest, sha256_of
@@ -27,9 +29,6 @@ from himl_container.registry.uploads import CHUNK, BytesSource, FileSource, Sour
 if TYPE_CHECKING:
     from himl_container.registry.auth import Authenticator
     from himl_container.registry.credentials import Credentials
-
-
-_UNSAID = -1
 
 
 @dataclass
@@ -153,8 +152,8 @@ class RegistryClient:
 
         :param size: bytes that it has to have.
         """
-        found = self._size(digest)
-        return found is not None and (size is None or found in (size, _UNSAID))
+        found = blob_size(self._access, digest)
+        return found is not None and (size is None or found in (size, UNSAID))
 
     def mount(self, digest: str, source: str) -> bool:
         """Have the registry take a blob over from another of its repositories; whether it did.
@@ -192,7 +191,7 @@ class RegistryClient:
         """Send a small blob and return its digest; nothing is sent when the repository has it."""
         digest = sha256_of(data)
         if not self.blob_exists(digest):
-            self._upload(BytesSource(data), Descriptor("application/octet-stream", digest, len(data)), None)
+            self._send(data, digest)
         return digest
 
     def blob(self, digest: str, *, limit: int = 64 << 20) -> bytes:
@@ -236,12 +235,19 @@ class RegistryClient:
         content = Descriptor(media_type, self.upload_bytes(data), len(data))
         empty = Descriptor(OCI_EMPTY, self.upload_bytes(EMPTY_JSON), len(EMPTY_JSON))
         manifest = referrers.artifact_manifest(subject, content, artifact_type, annotations or {}, empty)
-        digest, recorded = manifests.put_manifest(self._access, manifest, OCI_MANIFEST, sha256_of(manifest))
+        blobs = {content.digest: data, empty.digest: EMPTY_JSON}
+        resend = {digest: partial(self._send, blob, digest) for digest, blob in blobs.items()}
+        digest, recorded = manifests.put_manifest(
+            self._access, manifest, OCI_MANIFEST, sha256_of(manifest), resend=resend
+        )
         entry = Descriptor(OCI_MANIFEST, digest, len(manifest), dict(annotations or {}), artifact_type)
         if recorded != subject.digest:
             with self._known.noting:
                 referrers.note_by_tag(self._access, subject.digest, entry)
         return entry
+
+    def _send(self, data: bytes, digest: str) -> None:
+        self._upload(BytesSource(data), Descriptor("application/octet-stream", digest, len(data)), None)
 
     def _upload(self, source: Source, descriptor: Descriptor, sent: Sent | None) -> None:
         checked_digest(descriptor.digest, self._access.where)
@@ -251,7 +257,7 @@ class RegistryClient:
             self._access,
             descriptor,
             source,
-            arrived=lambda: self._size(descriptor.digest) in (descriptor.size, _UNSAID),
+            arrived=lambda: blob_size(self._access, descriptor.digest) in (descriptor.size, UNSAID),
             verify=lambda: self._verify(descriptor),
             begun=begun,
             sent=sent,
@@ -263,29 +269,11 @@ class RegistryClient:
 
         :raises RegistryError: it has nothing, or something else.
         """
-        size = self._size(descriptor.digest)
-        if size not in (descriptor.size, _UNSAID):
+        size = blob_size(self._access, descriptor.digest)
+        if size not in (descriptor.size, UNSAID):
             has = "does not have it" if size is None else f"has {size} bytes under its digest"
             raise RegistryError(
                 f"The registry took {descriptor.digest} ({descriptor.size} bytes), but {has}",
                 where=self._access.where,
                 hint="The registry's storage or something in front of it is damaged. No tag was changed.",
             )
-
-    def _size(self, digest: str) -> int | None:
-        """Return the bytes of a blob, _UNSAID where the registry does not say it; None when it does not have it."""
-        access = self._access
-        answer = access.transport.request(
-            "HEAD",
-            access.path(f"blobs/{checked_digest(digest, access.where)}"),
-            what=f"Look-up of {digest[:19]}",
-            scope=access.pull,
-            expect=(200, 404),
-        )
-        if answer.status == 404:
-            return None
-        reported = answer.headers.get("Docker-Content-Digest", "")
-        if is_digest(reported) and reported != digest:
-            raise downloads.wrong_content(digest, reported, access.where)
-        length = answer.headers.get("Content-Length", "")
-        return int(length) if length.isascii() and length.isdigit() and len(length) < 19 else _UNSAID

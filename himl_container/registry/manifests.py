@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from himl_container.errors import RegistryError
 from himl_container.registry.access import Access
 from himl_container.registry.answers import ANSWER_LIMIT, Answer
+from himl_container.registry.blob_lookup import blob_size
 from himl_container.registry.descriptors import checked_reference, is_digest
 from himl_container.registry.downloads import wrong_content
 from himl_container.registry.model import INDEXES, MANIFESTS, Descriptor, Manifest, sha256_of
+from himl_container.registry.put_again import Resend, put_again
 
 _ACCEPT = ", ".join((*MANIFESTS, *INDEXES))
+_NOTHING: Resend = MappingProxyType({})
 
 
 def head(access: Access, reference: str) -> Descriptor | None:
@@ -76,9 +81,12 @@ def parse_manifest(data: bytes, where: str = "") -> Mapping[str, Any]:
     return content
 
 
-def put_manifest(access: Access, data: bytes, media_type: str, reference: str) -> tuple[str, str]:
-    """Store a manifest or index.
+def put_manifest(
+    access: Access, data: bytes, media_type: str, reference: str, *, resend: Resend = _NOTHING
+) -> tuple[str, str]:
+    """Store a manifest or index, also where another client sends the same blobs at the same time.
 
+    :param resend: what the caller can send again (:func:`himl_container.registry.put_again.put_again`).
     :return: its digest, and the subject that the registry recorded by the referrers API (empty where it has none).
     :raises RegistryError: it was refused (as :class:`himl_container.registry.refusals.MissingBlobsError` when the
         registry lacks blobs), or the registry reports another digest.
@@ -87,15 +95,23 @@ def put_manifest(access: Access, data: bytes, media_type: str, reference: str) -
     checked_reference(reference, access.where)
     if is_digest(reference) and reference != digest:
         raise RegistryError(f"A manifest with the digest {digest} was to be stored as {reference}", where=access.where)
-    answer = access.transport.request(
+    what = f"Upload of the manifest {reference[:80]}"
+    put = partial(
+        access.transport.request,
         "PUT",
         access.path(f"manifests/{reference}"),
-        what=f"Upload of the manifest {reference[:80]}",
+        what=what,
         scope=access.push,
         headers={"Content-Type": media_type},
         body=data,
         expect=(200, 201, 202, 204),
     )
+    look: Callable[[Access, str], object] = head if media_type in INDEXES else blob_size
+
+    def exists(named: str) -> bool:
+        return look(access, named) is not None
+
+    answer = put_again(access, put, data, what=what, exists=exists, resend=resend)
     reported = answer.headers.get("Docker-Content-Digest", "")
     if not reported:
         found = head(access, reference)

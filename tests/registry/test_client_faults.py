@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ from fault_proxy import (
     damage,
     drop,
     error,
-    first,
     lose_answer,
     misbehaving,
     status,
@@ -461,48 +458,6 @@ def test_a_manifest_that_is_stored_as_another_is_noticed(proxy: FaultProxy, name
     proxy.on("PUT", "/manifests/", change(overwritten))
     with pytest.raises(RegistryError, match="somebody else pushed the same tag"):
         repository.put_manifest(data, OCI_MANIFEST, "latest")
-
-
-def test_a_blob_that_is_said_to_exist_is_missed_by_the_manifest(proxy: FaultProxy, name: str) -> None:
-    from himl_container.registry.refusals import MissingBlobsError
-
-    missing = sha256_of(b"lost")
-    proxy.on("HEAD", missing, status(200, headers={"Content-Length": "4"}), times=None)
-    repository = client(f"{proxy.host}/{name}")
-    assert repository.blob_exists(missing)
-    with pytest.raises(MissingBlobsError) as caught:
-        repository.put_manifest(small_image(repository, Descriptor(OCI_TAR_GZIP, missing, 4)), OCI_MANIFEST, "latest")
-    assert caught.value.digests == (missing,)
-
-
-def test_attaching_at_the_same_time_keeps_both(proxy: FaultProxy, name: str, told: Told) -> None:
-    repositories = [client(f"{proxy.host}/{name}", told) for _ in range(2)]
-    data = small_image(repositories[0])
-    subject = Descriptor(OCI_MANIFEST, repositories[0].put_manifest(data, OCI_MANIFEST, "image"), len(data))
-    tag = subject.digest.replace(":", "-")
-    both_read, both_written = threading.Barrier(2, timeout=20), threading.Barrier(2, timeout=20)
-    proxy.on("GET", f"/manifests/{tag}", first(both_read.wait), times=2)
-    proxy.on("PUT", f"/manifests/{tag}", change(lambda reply: both_written.wait()), times=2)
-
-    def attach(number: int) -> str:
-        kind = {"artifact_type": "application/a", "media_type": "text/plain"}
-        return repositories[number].attach(subject, str(number).encode(), **kind).digest
-
-    with ThreadPoolExecutor(2) as pool:
-        attached = set(pool.map(attach, range(2)))
-    assert {one.digest for one in repositories[0].referrers(subject.digest)} == attached
-    assert len(proxy.paths("PUT", f"/manifests/{tag}")) == 3
-
-
-def test_threads_attach_one_after_the_other(proxy: FaultProxy, name: str, told: Told) -> None:
-    repository = client(f"{proxy.host}/{name}", told)
-    data = small_image(repository)
-    subject = Descriptor(OCI_MANIFEST, repository.put_manifest(data, OCI_MANIFEST, "image"), len(data))
-    kind = {"artifact_type": "application/a", "media_type": "text/plain"}
-    with ThreadPoolExecutor(4) as pool:
-        entries = list(pool.map(lambda number: repository.attach(subject, b"%d" % number, **kind), range(4)))
-    assert {one.digest for one in repository.referrers(subject.digest)} == {one.digest for one in entries}
-    assert len(proxy.paths("PUT", "/manifests/sha256-")) == 4
 
 
 def test_what_raises_in_progress_ends_the_upload(proxy: FaultProxy, name: str, told: Told, tmp_path: Path) -> None:
