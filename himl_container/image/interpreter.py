@@ -50,16 +50,25 @@ def ensure_interpreter(conda: Sequence[LockedConda], *, cache: Cache, mirrors: M
     :raises BuildError: the environment has no Python.
     """
     packages = python_closure(conda)
-    root = cache.folder("interpreters").resolve()
-    identity = [_FORMAT, str(root), *sorted(f"{p.name} {p.sha256}" for p in packages)]
-    key = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:32]
-    target = root / key
+    cache.folder("interpreters")
+    target = _place(packages, cache)
     if _usable(target):
         return target
-    with cache.lock(f"interpreter-{key}"):
+    with cache.lock(f"interpreter-{target.name}"):
         if not _usable(target):
             _lay_out(packages, target, cache, mirrors, reporter)
     return target
+
+
+def has_interpreter(conda: Sequence[LockedConda], *, cache: Cache) -> bool:
+    """Whether :func:`ensure_interpreter` has nothing to fetch or to lay out."""
+    return python_of(conda) is not None and _usable(_place(python_closure(conda), cache))
+
+
+def _place(packages: Sequence[LockedConda], cache: Cache) -> Path:
+    root = (cache.root / "interpreters").resolve()
+    identity = [_FORMAT, str(root), *sorted(f"{p.name} {p.sha256}" for p in packages)]
+    return root / hashlib.sha256("\n".join(identity).encode()).hexdigest()[:32]
 
 
 def _usable(prefix: Path) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -22,16 +23,26 @@ from himl_container.image import fingerprint as fingerprints
 from himl_container.image.lookup import BuiltImage
 from himl_container.progress import Reporter
 from himl_container.publish.model import Pushed, Work
-from himl_container.publish.remote import Connect, RemoteImage, attach_test, find_remote, not_answered, open_repository
+from himl_container.publish.remote import (
+    Connect,
+    RemoteImage,
+    attach_test,
+    check_name,
+    find_remote,
+    not_answered,
+    open_repository,
+)
 from himl_container.registry.api import Repository
 from himl_container.registry.api import connect as connect_registry
 from himl_container.settings import Settings
 
 if TYPE_CHECKING:  # an image that is in the registry is found with few imports
+    from himl_container.image.ahead import WheelsAhead
     from himl_container.image.build import Builder
     from himl_container.image.engine import Engine
     from himl_container.image.model import Layer
     from himl_container.image.prepare import Prepared
+    from himl_container.publish.layer_index import LayerIndex
     from himl_container.publish.publication import Publication
     from himl_container.publish.source import RegistrySource
 
@@ -134,15 +145,33 @@ class _Flow:
 
     def pushed(self) -> Built:
         """Have the image in the registry."""
-        self.repository  # noqa: B018 - where none is set, that is told first
-        known = fingerprints.remembered(self.settings, self.cache) or self.prepared.fingerprint
+        check_name(self.settings)  # where none is set, that is told first
+        known = fingerprints.remembered(self.settings, self.cache)
+        if known is not None:
+            return self._pushed(known)
+        from himl_container.image.ahead import WheelsAhead
+
+        with WheelsAhead(self.prepared, self.settings, cache=self.cache, reporter=self.reporter) as ahead:
+            if not ahead.active:
+                return self._pushed(self.prepared.fingerprint)
+            repository = self.repository
+            pool = ThreadPoolExecutor(1, thread_name_prefix="index")
+            try:
+                # Who has a wheel that was never built has an image that was never pushed: the index will be needed.
+                index = pool.submit(_fetch_index, repository, self.reporter)
+                return self._pushed(self.prepared.fingerprint, ahead, index)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)  # who presses Ctrl-C does not wait for an answer
+
+    def _pushed(self, known: str, ahead: WheelsAhead | None = None, index: Future[LayerIndex] | None = None) -> Built:
         remote = self._look_up(known)
         if remote is not None:
             if self.test and not remote.tested:
                 return self._tested(remote)
             tag = fingerprints.tag_of(self.settings.image_name, known)
             return Built(tag, known, built=False, tested=remote.tested, remote=remote)
-        source = self._source(asked=True)
+        source = self._source(asked=True, index=index)
+        source.made = ahead.made() if ahead is not None else ()
         image = self._ensure(source) if self.test or self._by_docker else None
         if image is None:
             image, publication = self._without_test(source)
@@ -200,11 +229,11 @@ class _Flow:
                 raise
             raise not_answered(error, self.settings.remote_name) from error
 
-    def _source(self, *, asked: bool = False) -> RegistrySource:
+    def _source(self, *, asked: bool = False, index: Future[LayerIndex] | None = None) -> RegistrySource:
         from himl_container.publish.source import RegistrySource
 
         return RegistrySource(
-            self.settings, self.repository, reporter=self.reporter, asked=asked, connect_to=self.connect_to
+            self.settings, self.repository, reporter=self.reporter, asked=asked, connect_to=self.connect_to, index=index
         )
 
     def _from_daemon(self, source: RegistrySource) -> Publication:
@@ -289,6 +318,12 @@ class _Flow:
     def _built(self, image: BuiltImage, source: RegistrySource) -> Built:
         pulled = source.remote is not None
         return replace(_built(image), remote=source.remote, work=source.work, pulled=pulled)
+
+
+def _fetch_index(repository: Repository, reporter: Reporter) -> LayerIndex:
+    from himl_container.publish.layer_index import LayerIndex
+
+    return LayerIndex.fetch(repository, reporter=reporter)
 
 
 def _built(image: BuiltImage) -> Built:

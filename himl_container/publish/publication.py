@@ -96,7 +96,7 @@ class Publisher:
 
     def _layers(self, cache: KnowingCache) -> tuple[ImagePlan, tuple[Layer, ...], Work]:
         """Bring about every layer: it is in the store, or stays in the registry, or is made."""
-        made, reused = [], []
+        made, reused = list(self.source.made), []
         while True:
             plan = plan_image(self.prepared, self.settings, cache=cache, reporter=self.reporter, fetch=False)
             layers = _stored(plan.layers, cache)

@@ -49,12 +49,20 @@ def open_repository(settings: Settings, reporter: Reporter, connect_to: Connect 
 
     :raises InputError: no registry is set.
     """
+    check_name(settings)
+    return connect_to(settings.remote_name, reporter=reporter)
+
+
+def check_name(settings: Settings) -> None:
+    """See that a registry is set.
+
+    :raises InputError: none is.
+    """
     if not settings.remote_name:
         raise InputError(
             "no registry is set, so there is nowhere to push to",
             hint="Set 'registry' in [tool.himl-container], HIML_CONTAINER_REGISTRY or --registry: team.azurecr.io/himl",
         )
-    return connect_to(settings.remote_name, reporter=reporter)
 
 
 def find_remote(

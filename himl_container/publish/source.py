@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from himl_container.cache import Cache
 from himl_container.environment.model import Lock
@@ -35,6 +35,7 @@ class RegistrySource:
     :param remote: what the registry has under the image's tag, where that was asked already.
     :param asked: whether it was.
     :param connect_to: how to reach other repositories.
+    :param index: the layer index, where it is being fetched already.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class RegistrySource:
         remote: RemoteImage | None = None,
         asked: bool = False,
         connect_to: Connect = connect,
+        index: Future[LayerIndex] | None = None,
     ) -> None:
         self.settings = settings
         self.repository = repository
@@ -53,14 +55,19 @@ class RegistrySource:
         self.remote = remote
         self.connect_to = connect_to
         self.work = Work()
+        self.made: tuple[str, ...] = ()
+        """Names of layers that were made for this build before the registry was asked for layers."""
         self.looked_up = asked or remote is not None
         self._cache = KnowingCache(Cache(settings.cache_dir))
         self._facts: dict[str, LayerFacts | None] = {}
         self._prepared_for = ""
+        self._index = index
 
     @functools.cached_property
     def index(self) -> LayerIndex:
         """The layer index of the repository."""
+        if self._index is not None:
+            return self._index.result()
         return LayerIndex.fetch(self.repository, reporter=self.reporter)
 
     def image(self, prepared: Prepared, engine: Engine) -> bool | None:
@@ -112,7 +119,7 @@ class RegistrySource:
         left = {one.key for one in missing_layers(missing, cache)}
         made = [one.name for one in missing if one.key in left]
         got = [one.name for one in missing if one.key not in left]
-        self.work = Work(_joined(self.work.made, made), _joined(self.work.downloaded, got))
+        self.work = Work(_joined(self.work.made or self.made, made), _joined(self.work.downloaded, got))
 
     def reusable(self, plans: Sequence[LayerPlan], cache: KnowingCache, compression: str) -> dict[str, Layer]:
         """Return the layers, by key, that can stay in the registry: it has their blobs, and all is known of them.
