@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from unit.emulator.memory_blobs import MemoryBlobs
 
 from himl_container.emulator.compute.model import Cluster
@@ -129,3 +130,13 @@ class Bench:
 
     def log(self, run_id: str) -> str:
         return self.artifacts.read(run_id, LOG).decode()
+
+
+def sdk(name: str) -> Any:
+    """Import a module of the SDK; skip where it is not installed.
+
+    ``azureml.core`` comes first: it looks for the packages that know further types of runs, and one that is half
+    imported at that moment is left out for the rest of the process.
+    """
+    pytest.importorskip("azureml.core")
+    return pytest.importorskip(name)

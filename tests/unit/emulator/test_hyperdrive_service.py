@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.emulator.search_fakes import SNAPSHOT, Bench, config
+from unit.emulator.search_fakes import SNAPSHOT, Bench, config, sdk
 
 from himl_container.emulator.access import Access
 from himl_container.emulator.http import Refusal, Request, not_found
@@ -64,7 +64,7 @@ def test_a_search_is_created_and_cancelled() -> None:
 
 
 def test_the_clients_own_models_understand_the_answer() -> None:
-    models = pytest.importorskip("azureml.train.restclients.hyperdrive.models")
+    models = sdk("azureml.train.restclients.hyperdrive.models")
     from msrest import Deserializer
 
     _, answer = Service()("runs", config())
@@ -76,7 +76,7 @@ def test_the_clients_own_models_understand_the_answer() -> None:
 
 
 def test_the_sdk_makes_its_configuration_again_out_of_the_tags() -> None:
-    hyperdrive = pytest.importorskip("azureml.train.hyperdrive")
+    hyperdrive = sdk("azureml.train.hyperdrive")
     service = Service()
     policy = hyperdrive.TruncationSelectionPolicy(20, 2, 4)
     sampling = hyperdrive.GridParameterSampling({"lr": hyperdrive.choice(0.1, 0.2)})
@@ -118,7 +118,7 @@ def test_a_job_may_search_below_its_own_run_only() -> None:
 
 def test_a_refusal_has_its_reason_where_the_client_reads_it() -> None:
     service = Service()
-    models = pytest.importorskip("azureml.train.restclients.hyperdrive.models")
+    models = sdk("azureml.train.restclients.hyperdrive.models")
     from msrest import Deserializer
 
     status, answer = service("runs", config({"x": ["uniform", [2, 1]]}, sampling="RANDOM"))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.emulator.search_fakes import sdk
 
 from himl_container.emulator.http import Refusal
 from himl_container.emulator.hyperdrive.policies import Goal, History, Policy, read_policy, reason_to_stop
@@ -156,7 +157,7 @@ def test_nan_counts_as_an_interval_and_as_nothing_else(values: list[float], goal
 
 
 def test_what_the_sdk_sends() -> None:
-    hyperdrive = pytest.importorskip("azureml.train.hyperdrive")
+    hyperdrive = sdk("azureml.train.hyperdrive")
 
     def sent(policy: Any) -> Policy:
         return read_policy(json.loads(json.dumps(policy.to_json())))

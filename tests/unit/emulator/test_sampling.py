@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.emulator.search_fakes import sdk
 
 from himl_container.emulator.http import Refusal
 from himl_container.emulator.hyperdrive.sampling import argument_words, read_method, samples
@@ -101,7 +102,7 @@ def test_draws_follow_the_distribution() -> None:
 
 
 def test_the_sdks_own_expressions_are_understood() -> None:
-    hyperdrive = pytest.importorskip("azureml.train.hyperdrive")
+    hyperdrive = sdk("azureml.train.hyperdrive")
     space = {
         "a": hyperdrive.choice(1, 2, 3),
         "b": hyperdrive.choice(range(5)),
