@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from himl_container.errors import RegistryError
+from himl_container.registry.api import Attachment
 from himl_container.registry.model import (
     EMPTY_JSON,
     OCI_EMPTY,
@@ -193,6 +194,12 @@ class MemoryRepository:
         text = canonical_json(content)
         digest = self.put_manifest(text, OCI_MANIFEST, sha256_of(text))
         return Descriptor(OCI_MANIFEST, digest, len(text), dict(annotations or {}), artifact_type)
+
+    def attach_all(self, subject: Descriptor, documents: Sequence[Attachment]) -> tuple[Descriptor, ...]:
+        return tuple(
+            self.attach(subject, data, artifact_type=kind, media_type=media_type, annotations=annotations)
+            for data, kind, media_type, annotations in documents
+        )
 
     def _found(self, reference: str) -> Manifest | None:
         digest = self.tags.get(reference, reference)

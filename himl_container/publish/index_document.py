@@ -14,12 +14,12 @@ A document is believed as a whole or not at all: one entry that cannot be is a s
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from himl_container.image.quoting import UNWRITABLE
+from himl_container.publish.gzip_text import gunzipped, gzipped
 from himl_container.registry.model import DOCKER_TAR_GZIP, OCI_TAR_GZIP, OCI_TAR_ZSTD, Descriptor, canonical_json
 
 MEDIA_TYPE = "application/vnd.himl-container.layer-index.v1+gzip"
@@ -104,8 +104,7 @@ def compression_of(media_type: str) -> str:
 
 def pack(value: object) -> bytes:
     """Return a value as compressed JSON; the same value gives the same bytes wherever zlib is the same."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    return packer.compress(canonical_json(value)) + packer.flush()
+    return gzipped(canonical_json(value))
 
 
 def unpack(data: bytes) -> Any:
@@ -115,13 +114,12 @@ def unpack(data: bytes) -> Any:
     """
     import json
 
+    text = gunzipped(data, LARGEST)
+    if text is None:
+        raise DamagedError("it is no gzip file, cut short or too large")
     try:
-        unpacker = zlib.decompressobj(31)
-        text = unpacker.decompress(data, LARGEST)
-        if not unpacker.eof:
-            raise DamagedError("it is cut short or too large")
         return json.loads(text)
-    except (zlib.error, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedError(str(error)) from error
 
 

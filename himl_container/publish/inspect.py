@@ -17,7 +17,8 @@ from himl_container.image.engine import connect as connect_daemon
 from himl_container.image.plan import plan_layers
 from himl_container.progress import Reporter
 from himl_container.publish.proof import attached_documents, attached_lock
-from himl_container.publish.sbom import NAMESPACE, SBOM_TYPE
+from himl_container.publish.sbom import SBOM_TYPE
+from himl_container.publish.sbom_library import NAMESPACE
 from himl_container.publish.view import Connect, ImageView, find_view
 from himl_container.registry.api import connect as connect_registry
 from himl_container.settings import Settings

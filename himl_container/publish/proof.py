@@ -14,14 +14,18 @@ from himl_container.cache import Cache
 from himl_container.environment.model import Lock
 from himl_container.errors import InputError
 from himl_container.progress import Reporter
+from himl_container.publish.gzip_text import gunzipped, gzipped
 from himl_container.publish.manifest import LOCK
 from himl_container.publish.sbom import SBOM_TYPE, make_sbom
-from himl_container.registry.api import Repository
+from himl_container.registry.api import Attachment, Repository
 from himl_container.registry.model import Descriptor, Manifest, sha256_of
 from himl_container.settings import Settings
 
 LOCK_TYPE = "application/vnd.himl.lock.v1+toml"
 """Artifact type and media type of an attached lock."""
+
+_GZIP = "+gzip"
+"""Ends the media type of a document that is compressed, as registered suffixes do (RFC 6713)."""
 
 _TITLE = "org.opencontainers.image.title"
 
@@ -54,24 +58,18 @@ def attach_proof(
     if not missing:
         return
     with reporter.step("attach", "lock and bill of materials", total=len(missing), unit="documents") as task:
+        name = f"{repository.host}/{repository.name}"
+        documents = []
         for kind in missing:
-            name = f"{repository.host}/{repository.name}"
-            data = (
-                lock_bytes
-                if kind == LOCK_TYPE
-                else make_sbom(lock, name=name, digest=subject.digest, cache=Cache(settings.cache_dir))
-            )
-            title = (
-                settings.lock_file.name if kind == LOCK_TYPE else f"{settings.image_name.rpartition('/')[2]}.cdx.json"
-            )
-            repository.attach(
-                subject,
-                data,
-                artifact_type=kind,
-                media_type=kind,
-                annotations={LOCK: made_from, _TITLE: title},
-            )
-            task.advance(1)
+            if kind == LOCK_TYPE:
+                data, title = lock_bytes, settings.lock_file.name
+            else:
+                data = make_sbom(lock, name=name, digest=subject.digest, cache=Cache(settings.cache_dir))
+                title = f"{settings.image_name.rpartition('/')[2]}.cdx.json"
+            notes = {LOCK: made_from, _TITLE: f"{title}.gz"}
+            documents.append(Attachment(gzipped(data), kind, f"{kind}{_GZIP}", notes))
+        repository.attach_all(subject, documents)
+        task.advance(len(missing))
 
 
 def read_lock_of(repository: Repository, subject: Descriptor) -> Lock | None:
@@ -129,7 +127,11 @@ def attached_documents(repository: Repository, subject: Descriptor, artifact_typ
         if isinstance(layer.get("digest"), str) and isinstance(layer.get("size"), int):
             if layer["size"] > _LONGEST_DOCUMENT:
                 continue
-            yield repository.blob(layer["digest"], limit=_LONGEST_DOCUMENT)
+            data = repository.blob(layer["digest"], limit=_LONGEST_DOCUMENT)
+            if not str(layer.get("mediaType")).endswith(_GZIP):
+                yield data
+            elif (text := gunzipped(data, _LONGEST_DOCUMENT)) is not None:
+                yield text
 
 
 def artifacts_of(lock: Lock) -> str:

@@ -7,9 +7,9 @@ not allow. Methods are safe to call from several threads at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from himl_container.errors import RegistryError
 from himl_container.registry.model import Descriptor, Manifest
@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 
 Sent = Callable[[int], None]
 """Told how many more bytes have gone out or come in; a negative number takes back what must be sent again."""
+
+
+class Attachment(NamedTuple):
+    """A document that is to be attached to an image.
+
+    :param media_type: of the document; the artifact type says what it is for.
+    """
+
+    data: bytes
+    artifact_type: str
+    media_type: str
+    annotations: Mapping[str, str] = {}
 
 
 class WrongContentError(RegistryError):
@@ -91,6 +103,9 @@ class Repository(Protocol):
         annotations: Mapping[str, str] | None = None,
     ) -> Descriptor:
         """Store a document as an artifact that refers to a manifest; keeps the stand-in tag without the API."""
+
+    def attach_all(self, subject: Descriptor, documents: Sequence[Attachment]) -> tuple[Descriptor, ...]:
+        """Attach several documents, at the same time; as :meth:`attach` otherwise."""
 
 
 def connect(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from himl_container.progress import Reporter, SilentReporter
 from himl_container.registry import downloads, manifests, referrers
 from himl_container.registry.access import Access
 from himl_container.registry.addresses import Address, parse_address
-from himl_container.registry.api import Sent
+from himl_container.registry.api import Attachment, Sent
 from himl_container.registry.blob_lookup import UNSAID, blob_size
 from himl_container.registry.descriptors import checked_digest
 from himl_container.registry.headers import location
@@ -37,11 +38,13 @@ class _Known:
 
     :param begun: uploads that the registry began instead of mounting, by repository and digest.
     :param referrers_api: None until it was asked for.
+    :param empty: repositories that have the empty configuration of artifacts.
     :param noting: held while a stand-in tag is read and written, so that our own threads do not overwrite each other.
     """
 
     begun: dict[tuple[str, str], str] = field(default_factory=dict)
     referrers_api: bool | None = None
+    empty: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
     noting: threading.Lock = field(default_factory=threading.Lock)
 
@@ -190,8 +193,12 @@ class RegistryClient:
     def upload_bytes(self, data: bytes) -> str:
         """Send a small blob and return its digest; nothing is sent when the repository has it."""
         digest = sha256_of(data)
+        if data == EMPTY_JSON and self.name in self._known.empty:
+            return digest
         if not self.blob_exists(digest):
             self._send(data, digest)
+        if data == EMPTY_JSON:  # each artifact needs it, and one push makes several
+            self._known.empty.add(self.name)
         return digest
 
     def blob(self, digest: str, *, limit: int = 64 << 20) -> bytes:
@@ -232,19 +239,30 @@ class RegistryClient:
 
         The same document for the same manifest is the same artifact, so attaching it again changes nothing.
         """
-        content = Descriptor(media_type, self.upload_bytes(data), len(data))
+        return self.attach_all(subject, [Attachment(data, artifact_type, media_type, annotations or {})])[0]
+
+    def attach_all(self, subject: Descriptor, documents: Sequence[Attachment]) -> tuple[Descriptor, ...]:
+        """Attach several documents, all at once; the stand-in tag is written once for all of them."""
         empty = Descriptor(OCI_EMPTY, self.upload_bytes(EMPTY_JSON), len(EMPTY_JSON))
-        manifest = referrers.artifact_manifest(subject, content, artifact_type, annotations or {}, empty)
+        with ThreadPoolExecutor(max(len(documents), 1), thread_name_prefix="attach") as pool:
+            stored = list(pool.map(lambda document: self._attached(subject, document, empty), documents))
+        unknown = [entry for entry, recorded in stored if recorded != subject.digest]
+        if unknown:
+            with self._known.noting:
+                referrers.note_by_tag(self._access, subject.digest, unknown)
+        return tuple(entry for entry, _ in stored)
+
+    def _attached(self, subject: Descriptor, document: Attachment, empty: Descriptor) -> tuple[Descriptor, str]:
+        """Store one artifact; return its descriptor, and the subject that the registry says to have recorded."""
+        data, kind, media_type, annotations = document
+        content = Descriptor(media_type, self.upload_bytes(data), len(data))
+        manifest = referrers.artifact_manifest(subject, content, kind, annotations, empty)
         blobs = {content.digest: data, empty.digest: EMPTY_JSON}
         resend = {digest: partial(self._send, blob, digest) for digest, blob in blobs.items()}
         digest, recorded = manifests.put_manifest(
             self._access, manifest, OCI_MANIFEST, sha256_of(manifest), resend=resend
         )
-        entry = Descriptor(OCI_MANIFEST, digest, len(manifest), dict(annotations or {}), artifact_type)
-        if recorded != subject.digest:
-            with self._known.noting:
-                referrers.note_by_tag(self._access, subject.digest, entry)
-        return entry
+        return Descriptor(OCI_MANIFEST, digest, len(manifest), dict(annotations), kind), recorded
 
     def _send(self, data: bytes, digest: str) -> None:
         self._upload(BytesSource(data), Descriptor("application/octet-stream", digest, len(data)), None)

@@ -6,7 +6,7 @@ Subject".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from himl_container.errors import RegistryError
@@ -76,8 +76,8 @@ def artifact_manifest(
     return canonical_json(value)
 
 
-def note_by_tag(access: Access, subject: str, entry: Descriptor) -> None:
-    """Put an artifact into the index under the stand-in tag, and see that it stays there.
+def note_by_tag(access: Access, subject: str, new: Sequence[Descriptor]) -> None:
+    """Put artifacts into the index under the stand-in tag, and see that they stay there.
 
     A registry has no way to replace a tag only if it is unchanged, so two writers can overwrite each other's index. The
     tag is read again after it was written, and written again when another index took its place; what remains is a
@@ -93,13 +93,15 @@ def note_by_tag(access: Access, subject: str, entry: Descriptor) -> None:
         content = _index(access, tag)
         values = content.get("manifests")
         kept = [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
-        if any(value.get("digest") == entry.digest for value in kept):
+        listed = {value.get("digest") for value in kept}
+        missing = [entry.as_json() for entry in new if entry.digest not in listed]
+        if not missing:
             return
-        entries = sorted((*kept, entry.as_json()), key=lambda value: str(value.get("digest")))
+        entries = sorted((*kept, *missing), key=lambda value: str(value.get("digest")))
         base = {key: value for key, value in content.items() if key in ("annotations", "artifactType", "subject")}
         index = {**base, "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
         put_manifest(access, canonical_json(index), OCI_INDEX, tag)
-        if all(one.digest != entry.digest for one in list_by_tag(access, subject)):
+        if {entry.digest for entry in new} - {one.digest for one in list_by_tag(access, subject)}:
             raise RetryableError(Failure(f"somebody else changed {tag[:19]} at the same time"))
 
     patience.tried(what, access.where, once)

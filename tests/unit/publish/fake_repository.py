@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from himl_container.errors import RegistryError
-from himl_container.registry.api import WrongContentError
+from himl_container.registry.api import Attachment, WrongContentError
 from himl_container.registry.model import OCI_MANIFEST, Descriptor, Manifest, sha256_of
 
 
@@ -122,6 +122,12 @@ class FakeRepository:
         }
         text = json.dumps(content).encode()
         return Descriptor(OCI_MANIFEST, self.put_manifest(text, OCI_MANIFEST, sha256_of(text)), len(text))
+
+    def attach_all(self, subject: Descriptor, documents: Sequence[Attachment]) -> tuple[Descriptor, ...]:
+        return tuple(
+            self.attach(subject, data, artifact_type=kind, media_type=media_type, annotations=annotations)
+            for data, kind, media_type, annotations in documents
+        )
 
     def named(self, name: str) -> list[str]:
         """The first arguments of all calls of a method."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from dataclasses import replace
@@ -26,6 +27,10 @@ LOCK = lock(
     wheels=[wheel("ours", "0.1", private=True), wheel("requests", "2.31.0")],
 )
 DIGEST = "sha256:" + "d" * 64
+
+
+def gzipped_text(data: bytes) -> bytes:
+    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else b""
 
 
 @pytest.fixture
@@ -209,6 +214,27 @@ def test_a_lock_that_somebody_else_attached_is_not_believed(world: World, annota
     assert read_lock_of(world.repository, made.subject) == LOCK
 
 
+def test_documents_are_compressed_and_those_of_an_earlier_version_are_read(world: World) -> None:
+    made = world.push(LOCK)
+    attach(world, made)
+    texts = [text for data in world.repository.blobs.values() if (text := gzipped_text(data))]
+    assert made.lock_bytes in texts
+    [bill] = [text for text in texts if b'"bomFormat"' in text]
+    assert_valid(bill)
+
+    plain = World(world.settings.root / "plain")
+    made = plain.push(LOCK)
+    plain.repository.attach(made.subject, made.lock_bytes, artifact_type=LOCK_TYPE, media_type=LOCK_TYPE)
+    assert read_lock_of(plain.repository, made.subject) == LOCK
+
+
+@pytest.mark.parametrize("data", [b"no gzip", gzip.compress(b"x" * 1000)[:-9], gzip.compress(bytes(70 << 20), 1)])
+def test_a_document_that_is_damaged_or_too_large_is_passed_over(world: World, data: bytes) -> None:
+    made = world.push(LOCK)
+    world.repository.attach(made.subject, data, artifact_type=LOCK_TYPE, media_type=f"{LOCK_TYPE}+gzip")
+    assert read_lock_of(world.repository, made.subject) is None
+
+
 def test_an_image_without_a_lock_has_none(world: World) -> None:
     made = world.push(LOCK)
     assert read_lock_of(world.repository, made.subject) is None
@@ -236,6 +262,6 @@ def test_no_credential_is_attached(tmp_path: Path) -> None:
     attach(world, made)
     assert "index.example" in lock_text(made_from)
     for data in world.repository.blobs.values():
-        assert b"CANARY" not in data
+        assert b"CANARY" not in (gzipped_text(data) or data)
     for data, _ in world.repository.manifests.values():
         assert b"CANARY" not in data
