@@ -7,8 +7,9 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from himl_container.emulator.compute import run_script
 from himl_container.emulator.compute.definition import JobRequest
 from himl_container.emulator.compute.model import Cluster, JobInput, JobOutput
 from himl_container.launch.containers import RUN_LABEL, ContainerConfig, Mount
@@ -25,6 +26,9 @@ GRACE_VARIABLES = ("AZUREML_RUN_KILL_SIGNAL_TIMEOUT_SEC", "AZUREML_RUN_KILL_SIGN
 
 TORCH_PORT = 6105
 TENSORFLOW_PORT = 2222
+
+RUN_SCRIPT = "/etc/himl-emulator/run_script.py"
+"""Where a container finds the runner of scripts (:mod:`himl_container.emulator.compute.run_script`)."""
 
 _PLACEHOLDER = re.compile(
     r"\$AZUREML_DATAREFERENCE_(?P<reference>\w+)|Dataset(?:Consumption|Output)Config:(?P<name>\w+)", re.ASCII
@@ -101,7 +105,7 @@ def describe(
     command = (*_SHELL, _replaced(request.command, values, quote=True)) if request.command else ()
     spec = replace(
         spec,
-        command=command or (interpreter, request.script),
+        command=command or _script(interpreter, request.script),
         arguments=() if command else tuple(_replaced(word, values) for word in request.arguments),
     )
     return JobDescription(run_id, job, request, spec, layout, values)
@@ -144,7 +148,8 @@ def containers(
     :param variables: what the platform tells every process; it wins over what the user set.
     """
     spec, request = description.spec, description.request
-    further = tuple(Mount(source, target, read_only=True) for source, target in sorted(mounts.items()))
+    all_mounts = {**mounts, Path(run_script.__file__): RUN_SCRIPT}
+    further = tuple(Mount(source, target, read_only=True) for source, target in sorted(all_mounts.items()))
     hosts = tuple(f"node-{node}-{description.job[:8]}" for node in range(request.nodes))
     holders: list[ContainerConfig] = []
     ranks: dict[int, ContainerConfig] = {}
@@ -229,6 +234,13 @@ def grace(environment: Mapping[str, str]) -> float:
         if re.fullmatch(r"[0-9]{1,6}", text, re.ASCII):
             return float(text)
     return DEFAULT_GRACE
+
+
+def _script(interpreter: str, script: str) -> tuple[str, ...]:
+    """Return the command of a script: by the runner, where the interpreter is a Python."""
+    if PurePosixPath(interpreter).name.startswith("python"):
+        return interpreter, RUN_SCRIPT, script
+    return interpreter, script
 
 
 def _replaced(text: str, values: Mapping[str, str], *, quote: bool = False) -> str:

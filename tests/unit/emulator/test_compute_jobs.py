@@ -8,7 +8,7 @@ import pytest
 from unit.emulator.compute_fakes import CLUSTERS, Plant, host_path
 from unit.launch.launch_fakes import Script
 
-from himl_container.emulator.compute.description import EMULATOR_LABEL
+from himl_container.emulator.compute.description import EMULATOR_LABEL, RUN_SCRIPT
 from himl_container.emulator.compute.folder import JobFolder
 from himl_container.emulator.compute.model import JobInput, JobOutput
 from himl_container.emulator.http import Refusal
@@ -64,7 +64,8 @@ def test_a_job_goes_through_azures_states_and_leaves_its_files(make) -> None:  #
     assert plant.read("r1", "azureml-logs/20_image_build_log.txt") == "image: found\n"
     assert "/exe/wd/outputs" in plant.read("r1", "system_logs/lifecycler/execution-wrapper.log")
     (config,) = plant.daemon.made
-    assert config.command == ("python", "train.py", "--lr", "0.1", "True")
+    assert config.command == ("python", RUN_SCRIPT, "train.py", "--lr", "0.1", "True")
+    assert any(mount.target == RUN_SCRIPT for mount in config.mounts)
     assert config.network == "emulator-net"
     assert config.labels == {"himl-container.emulator": "emulator-1", "himl-container.run": "r1"}
     assert dict(config.environment)["AZUREML_RUN_TOKEN"] == "token of r1"
@@ -107,7 +108,7 @@ def test_names_of_data_become_paths(make) -> None:  # type: ignore[no-untyped-de
     plant.submit("r1", arguments=words)
     run = plant.wait("r1")
     (config,) = plant.daemon.made
-    iris, cold, table, model, other, reference = config.command[2:]
+    iris, cold, table, model, other, reference = config.command[3:]
     assert iris.endswith("/cap/data-capability/wd/iris")
     assert (cold, table, other, reference) == ("--in=/data/cold", "ds-3", words[4], iris)
     values = dict(config.environment)
