@@ -177,12 +177,11 @@ class Assembly:
         known = self._known_activation()
         if known is not None:
             return known
-        candidate = f"himl-candidate:{self.plan.fingerprint[:32]}"
-        try:
+        from himl_container.image.candidate import candidate_name
+
+        with candidate_name(self.plan.fingerprint, engine=self.engine, cache=self.cache) as candidate:
             self.by_layers(candidate)
             return self._known_activation() or {}
-        finally:
-            self.engine.remove_image(candidate)
 
     def _write_context(self, folder: Path, activation: Mapping[str, str]) -> None:
         from himl_container.image.context import write_context

@@ -11,7 +11,6 @@ so the next build without ``--no-test`` tests it.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
@@ -137,6 +136,7 @@ class _Build:
 
     def made(self, builder: Builder) -> BuiltImage:
         """Make the image."""
+        from himl_container.image.candidate import candidate_name
         from himl_container.image.dockerfile import needs_docker
         from himl_container.image.explain import record_build
         from himl_container.image.prepare import plan_image
@@ -152,15 +152,11 @@ class _Build:
             reporter=self.reporter,
             source=self.source,
         )
-        candidate = f"himl-candidate:{plan.fingerprint[:32]}"
-        try:
+        with candidate_name(plan.fingerprint, engine=self.engine, cache=self.cache) as candidate:
             docker = builder == "docker" or needs_docker(self.settings.template)
             image = assembly.by_docker(candidate) if docker else assembly.by_layers(candidate)
             smoke = self._tested_candidate(candidate) if self.test else None
             self.engine.tag(candidate, plan.tag)
-        finally:
-            with contextlib.suppress(Exception):  # the first error is the one to tell; a stray name is harmless
-                self.engine.remove_image(candidate)
         spec, lock = self.prepared.spec, self.prepared.lock
         record_build(self.settings, spec, lock, assembly.plan, assembly.layers, image_id=image.id, cache=self.cache)
         built = BuiltImage(plan.tag, image.id, plan.fingerprint, built=True, layers=assembly.layers, smoke=smoke)

@@ -172,6 +172,7 @@ def test_interrupt_leaves_no_half_made_image_and_the_next_build_succeeds(
         assert "Traceback" not in output
         assert not kit.image_names(client, environ["HIML_CONTAINER_IMAGE_NAME"])
         assert not list((tmp_path / "own" / "tmp").glob("*"))
+        assert not list((tmp_path / "own" / "memo" / "candidates").glob("*")), "the untested image's name is left"
     assert built(run_cli, environ={"HIML_CONTAINER_CACHE_DIR": str(tmp_path / "own")})["id"]
 
 
