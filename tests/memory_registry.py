@@ -5,6 +5,8 @@
     registry = MemoryRegistry("registry.example")
     target = registry.repository("team/train")
 
+or, where one repository is enough, ``target = lone_repository()``.
+
 A test reads what was asked (``calls``, ``uploaded``) and interferes: ``before`` is called with a method's name and its
 first argument before anything is done, and ``liars`` are digests that the registry says it has and does not have.
 """
@@ -18,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from himl_container.errors import RegistryError
-from himl_container.registry.api import Attachment
+from himl_container.registry.api import Attachment, WrongContentError
 from himl_container.registry.model import (
     EMPTY_JSON,
     OCI_EMPTY,
@@ -60,6 +62,11 @@ class MemoryRegistry:
         """Forget what was asked so far."""
         self.calls.clear()
         self.uploaded.clear()
+
+
+def lone_repository() -> MemoryRepository:
+    """Return a repository of a registry of its own."""
+    return MemoryRegistry().repository("team/train")
 
 
 class MemoryRepository:
@@ -147,9 +154,11 @@ class MemoryRepository:
 
     def blob(self, digest: str, *, limit: int = 64 << 20) -> bytes:
         self._call("blob", digest)
-        data = self.blobs.get(digest)
-        if data is None or sha256_of(data) != digest or len(data) > limit:
-            raise RegistryError(f"blob {digest} is unknown, damaged or too large", where=f"{self.host}/{self.name}")
+        data, where = self.blobs.get(digest), f"{self.host}/{self.name}"
+        if data is None or len(data) > limit:
+            raise RegistryError(f"blob {digest} is unknown or too large", where=where)
+        if sha256_of(data) != digest:
+            raise WrongContentError(f"blob {digest} is damaged", where=where)
         return data
 
     def download(self, descriptor: Descriptor, target: Path, *, received: Callable[[int], None] | None = None) -> None:

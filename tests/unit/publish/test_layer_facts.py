@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-from fake_repository import FakeRepository
 from hypothesis import given
 from hypothesis import strategies as st
+from memory_registry import lone_repository
 
 from himl_container.cache import Cache
 from himl_container.image.activation import find_files
@@ -115,7 +115,7 @@ class World:
     """A registry with one layer and its facts, and a machine that has neither."""
 
     def __init__(self, folder: Path) -> None:
-        self.repository = FakeRepository()
+        self.repository = lone_repository()
         self.blob = Descriptor(OCI_TAR_GZIP, self.repository.upload_bytes(b"compressed"), 10)
         data = write_facts(LayerFacts({}, {SCRIPT: "export A=1"}))
         self.facts = Descriptor("application/x", self.repository.upload_bytes(data), len(data))

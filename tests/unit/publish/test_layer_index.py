@@ -9,9 +9,9 @@ import zlib
 from dataclasses import dataclass, field
 
 import pytest
-from fake_repository import FakeRepository
 from hypothesis import given
 from hypothesis import strategies as st
+from memory_registry import MemoryRepository, lone_repository
 
 from himl_container.errors import RegistryError
 from himl_container.progress import SilentReporter
@@ -50,23 +50,23 @@ def some(*names: str, seen: int = 20_000) -> dict[str, IndexEntry]:
     return {hexed(name): entry(name, seen=seen) for name in names}
 
 
-def fetched(repository: FakeRepository) -> LayerIndex:
+def fetched(repository: MemoryRepository) -> LayerIndex:
     return LayerIndex.fetch(repository, reporter=SilentReporter())
 
 
-def stored(repository: FakeRepository, *names: str, seen: int = 20_000) -> LayerIndex:
+def stored(repository: MemoryRepository, *names: str, seen: int = 20_000) -> LayerIndex:
     return fetched(repository).merged(some(*names, seen=seen)).store(repository, reporter=SilentReporter())
 
 
 def test_missing_index_is_empty_and_costs_one_request() -> None:
-    repository, told = FakeRepository(), Told()
+    repository, told = lone_repository(), Told()
     index = LayerIndex.fetch(repository, reporter=told)
     assert (len(index), index.known(hexed("a"), "gzip"), told.warnings) == (0, None, [])
-    assert repository.calls == [("manifest", TAG)]
+    assert repository.registry.calls == [("manifest", TAG)]
 
 
 def test_what_was_stored_is_known_elsewhere_by_compression() -> None:
-    repository = FakeRepository()
+    repository = lone_repository()
     variables = {"GDAL_DATA": "/opt/himl/share/gdal"}
     fetched(repository).merged(some("a"), {hexed("scripts"): variables}).store(repository, reporter=SilentReporter())
     index = fetched(repository)
@@ -77,7 +77,7 @@ def test_what_was_stored_is_known_elsewhere_by_compression() -> None:
 
 
 def test_second_compression_of_a_layer_adds_to_the_first() -> None:
-    repository = FakeRepository()
+    repository = lone_repository()
     stored(repository, "a")
     more = {hexed("a"): entry("a", zstd=True)}
     fetched(repository).merged(more).store(repository, reporter=SilentReporter())
@@ -87,7 +87,7 @@ def test_second_compression_of_a_layer_adds_to_the_first() -> None:
 
 
 def test_layer_is_found_by_the_key_that_its_packages_have_without_shared_paths() -> None:
-    repository = FakeRepository()
+    repository = lone_repository()
     stored(repository, "other")
     same = {hexed("apart"): hexed("a")}
     fetched(repository).merged(some("a"), same=same).store(repository, reporter=SilentReporter())
@@ -98,17 +98,17 @@ def test_layer_is_found_by_the_key_that_its_packages_have_without_shared_paths()
 
 
 def test_nothing_new_sends_nothing() -> None:
-    repository = FakeRepository()
+    repository = lone_repository()
     index = stored(repository, "a")
-    repository.calls.clear()
+    repository.registry.calls.clear()
     index.merged(some("a", seen=20_001)).store(repository, reporter=SilentReporter())
-    assert repository.calls == []
+    assert repository.registry.calls == []
     index.merged(some("a", seen=20_100)).store(repository, reporter=SilentReporter())
     assert fetched(repository).known(hexed("a"), "gzip") == entry("a", seen=20_100)
 
 
 def test_writer_that_was_slower_keeps_the_entries_of_the_faster_one() -> None:
-    repository = FakeRepository()
+    repository = lone_repository()
     slow = fetched(repository).merged(some("slow"))
     stored(repository, "fast")
     slow.store(repository, reporter=SilentReporter())
@@ -118,19 +118,19 @@ def test_writer_that_was_slower_keeps_the_entries_of_the_faster_one() -> None:
 
 
 def test_writer_whose_index_was_overwritten_adds_its_entries_again() -> None:
-    repository = FakeRepository()
+    repository = lone_repository()
     stored(repository, "old")
     other = fetched(repository).merged(some("other"))
     overwritten: list[str] = []
 
     def interfere(method: str, argument: str) -> None:
         # Between the write and the look back, another writer that began earlier puts its own index in place.
-        if method == "head" and len(repository.named("put_manifest")) == 2 and not overwritten:
+        if method == "head" and len(repository.registry.named("put_manifest")) == 2 and not overwritten:
             overwritten.append(repository.tags[TAG])
-            repository.before = None
+            repository.registry.before = None
             other._written(repository)
 
-    repository.before = interfere
+    repository.registry.before = interfere
     fetched(repository).merged(some("mine")).store(repository, reporter=SilentReporter())
     assert overwritten
     index = fetched(repository)
@@ -138,20 +138,20 @@ def test_writer_whose_index_was_overwritten_adds_its_entries_again() -> None:
 
 
 def test_many_pushes_leave_few_documents_and_send_little() -> None:
-    repository = FakeRepository()
+    repository = lone_repository()
     for number in range(200):
         stored(repository, f"package {number}")
     manifest = repository.manifest(TAG)
     assert manifest is not None
     assert len(manifest.content["layers"]) <= 9  # about the logarithm of 200
     assert all(fetched(repository).known(hexed(f"package {number}"), "gzip") for number in range(200))
-    sizes = sorted(len(repository.blobs[digest]) for digest in repository.named("upload_bytes"))
+    sizes = sorted(len(repository.blobs[digest]) for digest in repository.registry.named("upload_bytes"))
     assert sizes[len(sizes) // 2] < 1000
 
 
 def test_entries_not_seen_for_longest_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layer_index, "LARGEST_INDEX", 10)
-    repository = FakeRepository()
+    repository = lone_repository()
     for number in range(10):
         stored(repository, f"package {number}", seen=20_000 + (number if number else 50))
     stored(repository, "last", seen=20_051)
@@ -176,7 +176,7 @@ def test_entries_not_seen_for_longest_are_dropped(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_manifest_that_is_not_an_index_is_told_and_replaced(manifest: dict[str, object]) -> None:
-    repository, told = FakeRepository(), Told()
+    repository, told = lone_repository(), Told()
     data = json.dumps(manifest).encode()
     repository.manifests["sha256:x"] = (data, OCI_MANIFEST)
     repository.tags[TAG] = "sha256:x"
@@ -190,7 +190,7 @@ def test_manifest_that_is_not_an_index_is_told_and_replaced(manifest: dict[str, 
 
 @pytest.mark.parametrize("lost", [True, False])
 def test_lost_or_damaged_document_is_told_and_the_others_are_used(lost: bool) -> None:
-    repository, told = FakeRepository(), Told()
+    repository, told = lone_repository(), Told()
     stored(repository, *(f"first {number}" for number in range(8)))
     stored(repository, "second")
     digests = [layer["digest"] for layer in repository.manifest(TAG).content["layers"]]  # type: ignore[union-attr]
@@ -210,14 +210,14 @@ def test_lost_or_damaged_document_is_told_and_the_others_are_used(lost: bool) ->
 
 
 def test_document_that_cannot_be_fetched_is_an_error_not_an_empty_index() -> None:
-    repository = FakeRepository()
+    repository = lone_repository()
     stored(repository, "a")
 
     def interfere(method: str, argument: str) -> None:
         if method == "blob":
             raise RegistryError("the registry answers 500")
 
-    repository.before = interfere
+    repository.registry.before = interfere
     with pytest.raises(RegistryError, match="500"):
         fetched(repository)
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_repository import FakeRepository
+from memory_registry import MemoryRepository, lone_repository
 
 from himl_container.errors import InputError, RegistryError
 from himl_container.image.smoke_verdict import SmokeCheck
@@ -22,24 +22,24 @@ def settings(registry: str = "registry.example") -> Settings:
     return Settings(Path(), (), Path("lock"), Path("cache"), image_name="team/train", registry=registry)
 
 
-def with_image(annotations: dict[str, str]) -> FakeRepository:
-    repository = FakeRepository()
+def with_image(annotations: dict[str, str]) -> MemoryRepository:
+    repository = lone_repository()
     data = json.dumps({"schemaVersion": 2, "annotations": annotations, "layers": []}).encode()
     repository.manifests[sha256_of(data)] = (data, OCI_MANIFEST)
     repository.tags[FINGERPRINT[:32]] = sha256_of(data)
     return repository
 
 
-def found(repository: FakeRepository, *, later_tests: bool = True) -> RemoteImage | None:
+def found(repository: MemoryRepository, *, later_tests: bool = True) -> RemoteImage | None:
     return find_remote(
         settings(), FINGERPRINT, reporter=SilentReporter(), repository=repository, later_tests=later_tests
     )
 
 
 def test_image_that_is_not_there_costs_one_request() -> None:
-    repository = FakeRepository()
+    repository = lone_repository()
     assert found(repository) is None
-    assert repository.calls == [("manifest", FINGERPRINT[:32])]
+    assert repository.registry.calls == [("manifest", FINGERPRINT[:32])]
 
 
 def test_tested_image_costs_one_request() -> None:
@@ -79,12 +79,12 @@ def test_passed_test_is_attached_and_leaves_the_image_as_it_is() -> None:
 
 
 def test_registry_that_cannot_be_asked_is_an_error() -> None:
-    repository = FakeRepository()
+    repository = lone_repository()
 
     def refuse(method: str, argument: str) -> None:
         raise RegistryError("the registry answered 500")
 
-    repository.before = refuse
+    repository.registry.before = refuse
     with pytest.raises(RegistryError, match="500"):
         found(repository)
 
