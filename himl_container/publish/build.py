@@ -171,7 +171,9 @@ class _Flow:
             tag = fingerprints.tag_of(self.settings.image_name, known)
             return Built(tag, known, built=False, tested=remote.tested, remote=remote)
         source = self._source(asked=True, index=index)
-        source.made = ahead.made() if ahead is not None else ()
+        if ahead is not None:
+            source.look_ahead(self.prepared)
+            source.made = ahead.made()
         image = self._ensure(source) if self.test or self._by_docker else None
         if image is None:
             image, publication = self._without_test(source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from himl_container.cache import Cache
 from himl_container.environment.model import Lock
@@ -28,6 +28,33 @@ from himl_container.registry.model import (
 _AT_ONCE = 6
 
 
+@dataclass(frozen=True)
+class Held:
+    """Where the registry has what is known of each layer, by the layer's key, for an image that it may not forget."""
+
+    subject: str
+    facts: Mapping[str, Descriptor]
+
+
+def hold_facts(
+    index: LayerIndex,
+    publication: Publication,
+    subject: Descriptor,
+    *,
+    lock: Lock,
+    repository: Repository,
+    cache: Cache,
+) -> Held:
+    """Send what is known of an image's layers so far as the registry lacks it, and have the image hold it.
+
+    :param subject: the image's manifest, which the registry has.
+    :raises RegistryError: the registry does not take it.
+    """
+    facts = {} if publication.plan.assumed else _facts(index, publication, lock, repository, cache)
+    _hold(sorted(set(facts.values()), key=lambda one: one.digest), subject, repository)
+    return Held(subject.digest, facts)
+
+
 def update_index(
     index: LayerIndex,
     publication: Publication,
@@ -37,32 +64,34 @@ def update_index(
     repository: Repository,
     cache: Cache,
     reporter: Reporter,
+    held: Held | None = None,
 ) -> None:
     """Add the layers of an image that was pushed to the index of its repository.
 
     Nothing is said of our own layers where the plan is an assumption: their keys may be those of other contents.
 
     :param cache: where what is known of the layers' packages is kept.
+    :param held: what :func:`hold_facts` returned, where it was called.
     :raises RegistryError: the registry does not take it. The image is there all the same.
     """
+    if held is None or held.subject != pushed.manifest.digest:
+        held = hold_facts(index, publication, pushed.manifest, lock=lock, repository=repository, cache=cache)
     below = len(pushed.layers) - len(publication.layers)
     if publication.plan.assumed:
         publication = replace(publication, layers=(), activations={})
     entries = _base_entries(publication, pushed.layers[:below])
-    facts = _facts(index, publication, lock, repository, cache)
     for layer, blob in zip(publication.layers, pushed.layers[below:], strict=False):
         kind = compression_of(blob.media_type)
         if kind and layer.size:
-            known = facts.get(layer.key)
+            known = held.facts.get(layer.key)
             entries[layer.key] = IndexEntry(layer.digest, layer.size, layer.entries, today(), {kind: blob}, known)
     apart = plan_layers(lock)
     keys = zip(apart, publication.plan.layers, strict=True)
-    same = {plan.key: other.key for plan, other in keys if plan.key != other.key and other.key in facts}
+    same = {plan.key: other.key for plan, other in keys if plan.key != other.key and other.key in held.facts}
     index = index.merged(entries, publication.activations, same)
     if not len(index.pending):
         return
     with reporter.step("index", f"{len(index.pending)} layers"):
-        _hold(sorted(set(facts.values()), key=lambda one: one.digest), pushed.manifest, repository)
         index.store(repository, reporter=reporter)
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -59,14 +59,23 @@ class Placer:
     :param store: where compressed layers are kept; entered as a context.
     :param export: how to get at layers that exist only in the daemon; None where there is none.
     :param connect: how to reach other registries.
+    :param seen: digests of layers that the repository was just asked for, and has.
     """
 
     def __init__(
-        self, target: Repository, store: CompressedStore, transfer: Transfer, export: Export | None, connect: Connect
+        self,
+        target: Repository,
+        store: CompressedStore,
+        transfer: Transfer,
+        export: Export | None,
+        connect: Connect,
+        *,
+        seen: Set[str] = frozenset(),
     ) -> None:
         self.target = target
         self.store = store
         self.transfer = transfer
+        self.seen = seen
         self._export = export
         self._connect = functools.lru_cache(maxsize=None)(connect)
         self._connecting = threading.Lock()
@@ -109,7 +118,7 @@ class Placer:
             digest = descriptor.digest
             if digest in self.distrusted:
                 continue
-            if digest not in asked and self.target.blob_exists(digest, descriptor.size):
+            if digest not in asked and (digest in self.seen or self.target.blob_exists(digest, descriptor.size)):
                 return Placed(descriptor, "there")
             asked.add(digest)
             beside = remote is not None and remote.host == self.target.host and remote.repository != self.target.name

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 
 from himl_container.cache import Cache
@@ -42,6 +42,7 @@ def push(
     before: Descriptor | None = None,
     connect_to: Connect = connect,
     attach: Attach | None = None,
+    seen: Set[str] = frozenset(),
 ) -> Pushed:
     """Bring an image into a repository under a tag. Whole or not at all; a second try sends only the rest.
 
@@ -53,6 +54,7 @@ def push(
     :param connect_to: how to reach the registries that layers are copied from.
     :param attach: called with the manifest's descriptor before the tag is given, so that who finds the image finds
         what belongs to it.
+    :param seen: digests of layers that ``target`` was just asked for, and has.
     :raises RegistryError: the registry does not answer or refuses, the tag means something else by now, or a layer is
         nowhere to be had.
     :raises BuildError: the image does not fit together, or a layer's file is damaged.
@@ -69,7 +71,7 @@ def push(
         reporter.step("push", f"{count} layers", unit="bytes") as task,
         Transfer(task, reporter) as transfer,
     ):
-        placer = Placer(target, store, transfer, export, connect_to)
+        placer = Placer(target, store, transfer, export, connect_to, seen=seen)
         done = _Push(image, target, tag, placer, before=before, attach=attach).run()
         if done.manifest.digest == image_manifest(image.config, done.layers, image.annotations)[1].digest:
             # A run of this image can then say by which digest the registry has it.

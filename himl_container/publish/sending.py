@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from himl_container.errors import RegistryError
 from himl_container.image.prepare import Prepared
 from himl_container.image.smoke_verdict import SmokeCheck
-from himl_container.publish.index_update import update_index
+from himl_container.publish.index_update import Held, hold_facts, update_index
 from himl_container.publish.manifest import Origin, image_annotations
 from himl_container.publish.model import Pushed
 from himl_container.publish.proof import attach_proof
@@ -38,11 +40,20 @@ def send(
     lock, lock_bytes, value = prepared.lock, settings.lock_file.read_bytes(), prepared.fingerprint
     origin = Origin(lock, lock_bytes, value, settings.root, tested)
 
+    cache = source.knowing(prepared)
+    held: list[Held] = []
+
+    def hold(manifest: Descriptor) -> None:
+        with contextlib.suppress(RegistryError):  # tried again, and told, when the index is written
+            held.append(hold_facts(source.index, publication, manifest, lock=lock, repository=repository, cache=cache))
+
     def attach(manifest: Descriptor) -> None:
         """Attach the proof before the image has its name: who finds the image finds the proof."""
-        attach_proof(repository, manifest, lock=lock, lock_bytes=lock_bytes, settings=settings, reporter=reporter)
+        with ThreadPoolExecutor(1, thread_name_prefix="hold") as pool:
+            holding = pool.submit(hold, manifest)
+            attach_proof(repository, manifest, lock=lock, lock_bytes=lock_bytes, settings=settings, reporter=reporter)
+            holding.result()
 
-    cache = source.knowing(prepared)
     pushed = push(
         replace(publication.image, annotations=image_annotations(origin, os.environ)),
         repository,
@@ -53,10 +64,18 @@ def send(
         export=publication.export,
         connect_to=source.connect,
         attach=attach,
+        seen=source.seen,
     )
     try:
         update_index(
-            source.index, publication, pushed, lock=lock, repository=repository, cache=cache, reporter=reporter
+            source.index,
+            publication,
+            pushed,
+            lock=lock,
+            repository=repository,
+            cache=cache,
+            reporter=reporter,
+            held=held[-1] if held else None,
         )
     except RegistryError as error:
         reporter.warn(f"the image is pushed; the layer index could not be written ({error.what})")

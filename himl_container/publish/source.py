@@ -58,6 +58,8 @@ class RegistrySource:
         self.made: tuple[str, ...] = ()
         """Names of layers that were made for this build before the registry was asked for layers."""
         self.looked_up = asked or remote is not None
+        self.seen: frozenset[str] = frozenset()
+        """Digests of blobs that the registry was asked for a moment ago, and has whole."""
         self._cache = KnowingCache(Cache(settings.cache_dir))
         self._facts: dict[str, LayerFacts | None] = {}
         self._prepared_for = ""
@@ -106,6 +108,19 @@ class RegistrySource:
             unknown = [plan for plan in plan_layers(lock) if plan.conda and not paths_known(plan, lock, self._cache)]
             self._learn_paths(unknown, lock)
         return self._cache
+
+    def look_ahead(self, prepared: Prepared) -> None:
+        """Ask which layers of an image the registry has, before it is known which of them are to be made."""
+        from himl_container.image.plan import plan_layers
+
+        compression = self.settings.compression
+        entries = [
+            entry
+            for plan in plan_layers(prepared.lock)
+            if (entry := self.index.known(plan.key, compression)) is not None
+        ]
+        there = self._there(entries, compression)
+        self.seen = frozenset(self._blob(entry, compression).digest for entry in entries if entry.diff_id in there)
 
     def bring(self, plan: ImagePlan, cache: Cache) -> None:
         """Download the layers that the store lacks and the registry has; what it does not give is told, and made."""

@@ -215,6 +215,22 @@ def test_blob_that_the_registry_claims_to_have_is_sent_when_it_turns_out_to_be_m
     assert any("lacks 1 blobs" in text for text in machine.told)
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_layers_that_were_seen_are_not_asked_for_again_and_sent_when_they_are_gone_by_now(
+    machine: Machine, gone: bool
+) -> None:
+    layers = [machine.layer(name) for name in ("python", "mine")]
+    first = machine.push(image_of(layers[0]), tag="cd" * 16)
+    seen = frozenset(layer.digest for layer in first.layers)
+    if gone:
+        machine.target.blobs.clear()
+    machine.registry.forget()
+    pushed = machine.push(image_of(*layers), seen=seen)
+    assert seen.isdisjoint(machine.registry.named("blob_exists"))
+    assert pushed.sent == (2 if gone else 1)
+    assert {layer.digest for layer in pushed.layers} <= machine.target.blobs.keys()
+
+
 def test_blob_that_is_missing_everywhere_is_a_clear_error(machine: Machine) -> None:
     blob = Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", sha256_of(b"nowhere"), 7)
     machine.registry.liars.add(blob.digest)
