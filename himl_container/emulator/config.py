@@ -30,6 +30,7 @@ else:
 
 _WORKSPACE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{1,31}")
 _GROUP_NAME = re.compile(r"[A-Za-z0-9_().-]{1,89}[A-Za-z0-9_()-]")
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 _HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
@@ -43,6 +44,8 @@ class EmulatorConfig:
     :param base_image: stands in for AzureML's own base images (``mcr.microsoft.com/azureml/...``) where images are
         built or brought for jobs; empty for the images themselves.
     :param azurite, registry: programs, where they are not on the search path.
+    :param azurite_image, registry_image: container images to run instead of programs; without them, the ones that
+        their makers publish are run where there are no programs.
     """
 
     workspace: str = "emulator"
@@ -53,6 +56,8 @@ class EmulatorConfig:
     base_image: str = ""
     azurite: str = ""
     registry: str = ""
+    azurite_image: str = ""
+    registry_image: str = ""
     clusters: tuple[Cluster, ...] = DEFAULT_CLUSTERS
 
 
@@ -89,6 +94,8 @@ class _Reader:
             "base-image": self._image,
             "azurite": self._text,
             "registry": self._text,
+            "azurite-image": self._matching(_IMAGE, "the name of an image"),
+            "registry-image": self._matching(_IMAGE, "the name of an image"),
             "clusters": self._clusters,
         }
         found = {}

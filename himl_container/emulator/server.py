@@ -16,11 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from himl_container.emulator.children import Children, azurite, registry
+from himl_container.emulator.children import Children
 from himl_container.emulator.config import EmulatorConfig
 from himl_container.emulator.folder import RUNNING, lock_folder
 from himl_container.emulator.installation import Installation, open_installation, write_private
 from himl_container.emulator.processes import identify
+from himl_container.emulator.programs import azurite, registry
 from himl_container.errors import LaunchError
 from himl_container.image.endpoint import resolve_endpoint
 
