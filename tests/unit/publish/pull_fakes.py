@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -9,10 +10,11 @@ import json
 import tarfile
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from himl_container.errors import EngineError, RegistryError
+from memory_registry import MemoryRegistry, MemoryRepository
+
+from himl_container.errors import EngineError
 from himl_container.image.model import ComposedImage, ImageInfo, Layer, chain_ids
 from himl_container.registry.model import (
     OCI_CONFIG,
@@ -44,52 +46,29 @@ def packed(data: bytes) -> bytes:
     return gzip.compress(data, mtime=0)
 
 
-@dataclass
-class FakeRepository:
-    """A repository whose content is in memory. ``downloads`` are the digests of the blobs that were fetched.
+class PulledRepository(MemoryRepository):
+    """A repository with images to pull. ``downloads`` are the digests of the blobs that were fetched into files.
 
-    :param before, after: called around each download with the digest.
+    ``around`` is entered and left around each such download, with the digest.
     """
 
-    blobs: dict[str, bytes] = field(default_factory=dict)
-    manifests: dict[str, Manifest] = field(default_factory=dict)
-    downloads: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
-    before: Callable[[str], None] = lambda digest: None
-    after: Callable[[str], None] = lambda digest: None
-    requests: int = 0
-    host: str = HOST
-    name: str = NAME
-
-    def manifest(self, reference: str) -> Manifest | None:
-        self.asked.append(reference)
-        return self.manifests.get(reference)
-
-    def blob(self, digest: str, *, limit: int = 64 << 20) -> bytes:
-        self.asked.append(digest)
-        return self.blobs[digest]
+    def __init__(self) -> None:
+        super().__init__(MemoryRegistry(HOST), NAME)
+        self.downloads: list[str] = []
+        self.around: Callable[[str], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
 
     def download(self, descriptor: Descriptor, target: Path, *, received: Callable[[int], None] | None = None) -> None:
-        self.before(descriptor.digest)
-        data = self.blobs.get(descriptor.digest)
-        if data is None or sha256_of(data) != descriptor.digest:
-            raise RegistryError(f"the registry does not give {descriptor.digest}")
-        for start in range(0, len(data), 1000):
-            if received is not None:
-                received(len(data[start : start + 1000]))
-        target.write_bytes(data)
-        self.downloads.append(descriptor.digest)
-        self.after(descriptor.digest)
+        with self.around(descriptor.digest):
+            super().download(descriptor, target, received=received)
+            self.downloads.append(descriptor.digest)
 
     def add_blob(self, data: bytes) -> str:
         self.blobs[sha256_of(data)] = data
         return sha256_of(data)
 
-    def add_manifest(self, value: object, *tags: str, media_type: str = OCI_MANIFEST) -> Manifest:
+    def add_manifest(self, value: object, tag: str, media_type: str = OCI_MANIFEST) -> Manifest:
         data = canonical_json(value)
-        manifest = Manifest(data, media_type, sha256_of(data), json.loads(data))
-        self.manifests.update(dict.fromkeys((*tags, manifest.digest), manifest))
-        return manifest
+        return Manifest(data, media_type, self.put(data, media_type, tag), json.loads(data))
 
     def add_image(
         self,

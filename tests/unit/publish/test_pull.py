@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pull_fakes import REPOSITORY, FakeEngine, FakeRepository, packed, tar
+from pull_fakes import REPOSITORY, FakeEngine, PulledRepository, packed, tar
 
 from himl_container.cache import Cache
 from himl_container.errors import EngineError, HimlError, InputError, RegistryError
@@ -30,10 +32,10 @@ class Place:
     """One machine, and a registry."""
 
     def __init__(self, cache: Cache) -> None:
-        self.cache, self.repository, self.engine = cache, FakeRepository(), FakeEngine()
+        self.cache, self.repository, self.engine = cache, PulledRepository(), FakeEngine()
         self.connections = 0
 
-    def _connect(self, name: str, **_options: object) -> FakeRepository:
+    def _connect(self, name: str, **_options: object) -> PulledRepository:
         assert name == REPOSITORY
         self.connections += 1
         return self.repository
@@ -115,9 +117,9 @@ def test_a_layer_that_is_in_an_image_twice_travels_once(place: Place) -> None:
 def test_an_image_that_is_there_costs_one_question_to_the_registry(place: Place) -> None:
     place.repository.add_image(A)
     first = place.pull()
-    place.repository.asked.clear()
+    place.repository.registry.forget()
     assert place.pull() == first
-    assert place.repository.asked == ["1"]
+    assert place.repository.registry.calls == [("manifest", "1")]
     assert place.engine.loads == 1
 
 
@@ -355,18 +357,21 @@ def test_a_pull_that_was_interrupted_goes_on(place: Place) -> None:
     place.repository.add_image(A, B, C)
     done = threading.Semaphore(0)
 
-    def interrupt(digest: str) -> None:
+    @contextlib.contextmanager
+    def interrupted(digest: str) -> Iterator[None]:
         if digest == sha256_of(packed(C)):
             assert done.acquire(timeout=10)
             assert done.acquire(timeout=10)
             raise KeyboardInterrupt
+        yield
+        done.release()
 
-    place.repository.before, place.repository.after = interrupt, lambda digest: done.release()
+    place.repository.around = interrupted
     with pytest.raises(KeyboardInterrupt):
         place.pull()
     assert place.engine.images == {}
     assert place.downloaded() == ids(A, B)
-    place.repository.before = lambda digest: None
+    place.repository.around = contextlib.nullcontext
     place.pull()
     assert place.downloaded() == ids(C)
 

@@ -12,7 +12,7 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pull_fakes import FakeRepository, packed, plain, tar
+from pull_fakes import PulledRepository, packed, plain, tar
 
 from himl_container.cache import Cache
 from himl_container.errors import RegistryError
@@ -29,7 +29,7 @@ def cache(tmp_path: Path) -> Cache:
 
 
 def fetch(cache: Cache, form: bytes, diff_id: str = sha256_of(LAYER), **options: object) -> Path:
-    repository = FakeRepository()
+    repository = PulledRepository()
     repository.add_blob(form)
     return fetch_layer(repository, plain(form), diff_id, cache=cache, **options)  # type: ignore[arg-type]
 
@@ -59,7 +59,7 @@ def test_every_form_of_a_layer_gives_the_same_tar(cache: Cache, form: bytes) -> 
 
 def test_what_the_store_has_is_not_fetched(cache: Cache) -> None:
     fetch(cache, packed(LAYER))
-    repository = FakeRepository()  # has nothing
+    repository = PulledRepository()  # has nothing
     assert fetch_layer(repository, plain(b"x"), sha256_of(LAYER), cache=cache).read_bytes() == LAYER
 
 
@@ -125,14 +125,14 @@ def test_no_digest_is_a_path(cache: Cache, digest: str) -> None:
     with pytest.raises(RegistryError, match="no sha256 digest"):
         fetch(cache, packed(LAYER), digest)
     with pytest.raises(RegistryError, match="no sha256 digest"):
-        fetch_layer(FakeRepository(), Descriptor("", digest, 1), sha256_of(LAYER), cache=cache)
+        fetch_layer(PulledRepository(), Descriptor("", digest, 1), sha256_of(LAYER), cache=cache)
     assert not cache.root.exists()
 
 
 def test_many_who_ask_for_one_layer_fetch_it_once(cache: Cache) -> None:
     form = packed(LAYER)
     everybody = threading.Barrier(5)
-    repository = FakeRepository()
+    repository = PulledRepository()
     repository.add_blob(form)
 
     def one() -> None:
@@ -155,7 +155,7 @@ def test_what_was_downloaded_when_the_work_ended_is_used_next_time(cache: Cache)
         raise EndError
 
     form = packed(LAYER)
-    repository = FakeRepository()
+    repository = PulledRepository()
     repository.add_blob(form)
     with pytest.raises(EndError):
         fetch_layer(repository, plain(form), sha256_of(LAYER), cache=cache, check=end)
