@@ -39,7 +39,12 @@ class ComputeService:
 
     def routes(self) -> tuple[Route, ...]:
         """Return what the service answers."""
-        places: tuple[tuple[Host, str], ...] = (("api", "/rp/workspaces/{ws}/computes"), ("arm", "/{ws}/computes"))
+        places: tuple[tuple[Host, str], ...] = (
+            ("api", "/rp/workspaces/{ws}/computes"),
+            ("arm", "/{ws}/computes"),
+            # The SDK joins an address that ends in a slash and a path that begins with one.
+            ("arm", "//{ws}/computes"),
+        )
         found = []
         for host, path in places:
             found += [
