@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import kit
 import pytest
+from job_image import job_environment, job_image  # noqa: F401  # fixtures
 
 if TYPE_CHECKING:
     from azureml.core import Workspace
