@@ -92,7 +92,7 @@ class Application:
     """A running emulator's parts.
 
     :param registry_gate: lets a request for the registry pass (None), or answers it (without or with a bad token).
-    :param closers: called at the end, the last one first.
+    :param starters: called when requests may come; :param closers: called at the end, the last one first.
     """
 
     installation: Installation
@@ -103,7 +103,13 @@ class Application:
     router: Router
     job_variables: JobVariables
     registry_gate: Callable[[Request], Answer | None] = lambda request: None
+    starters: list[Callable[[], None]] = field(default_factory=list)
     closers: list[Callable[[], None]] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Take up what an earlier emulator left, and begin to run jobs and searches."""
+        for starter in self.starters:
+            starter()
 
     def close(self) -> None:
         """Stop what runs and close the state; a part that fails is logged and keeps no other waiting."""
@@ -187,15 +193,13 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
         ContainerRegistry(installation, account, access, created),
         registry_login,
         ComputeService(installation.workspace, compute, created),
-        ExecutionService(database, runs, snapshots, compute, access),
+        ExecutionService(database, runs, snapshots, compute, access, environments=environments),
         HyperDriveService(searches, snapshots, compute, access),
         Telemetry(),
     )
     routes: list[Route] = []
     for service in services:
         routes += service.routes()
-    compute.start()
-    searches.start()
     return Application(
         installation,
         config,
@@ -205,5 +209,6 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
         Router(routes),
         variables,
         registry_gate=registry_login.gate,
+        starters=[compute.start, searches.start],
         closers=[database.close, builds.close, compute.stop, searches.stop],
     )
