@@ -44,8 +44,9 @@ while len([name for name in os.listdir("/dev/shm") if name.startswith("local-")]
     assert time.time() < until
     time.sleep(0.05)
 print("rank", rank, "local", local, socket.gethostname(), len(os.listdir("/dev/shm")))
-from azureml.core import Run
-Run.get_context().log_row("hello", rank=rank)
+if "OMPI_COMM_WORLD_RANK" in os.environ:  # once is enough: the import takes seconds
+    from azureml.core import Run
+    Run.get_context().log_row("hello", rank=rank)
 """
 
 
@@ -76,7 +77,8 @@ def test_processes_of_several_nodes_meet(submit: Submit, kind: str) -> None:
     hosts = [line[4] for line in lines]
     assert hosts[0] == hosts[1] != hosts[2] == hosts[3]
     assert {f"outputs/rank-{rank}" for rank in range(4)} <= set(run.get_file_names())
-    assert sorted(run.get_metrics()["hello"]["rank"]) == [0, 1, 2, 3]
+    if kind == "mpi":
+        assert sorted(run.get_metrics()["hello"]["rank"]) == [0, 1, 2, 3]
 
 
 def test_the_first_process_that_fails_ends_the_others(submit: Submit) -> None:
