@@ -184,12 +184,12 @@ def preempt(folder: Path, run_id: str, output: Output) -> None:
 def operations(output: Output) -> None:
     """List what the emulator imitates, operation by operation, with the test that shows it."""
     _need_extra()
-    from himl_container.emulator.operations import all_routes, table
+    from himl_container.emulator.operations import all_routes, tables
 
     routes = all_routes()
     fields = ("operation", "method", "host", "pattern", "how", "note", "test")
     values = [{name: getattr(route, name) for name in fields} for route in routes]
-    output.result({"operations": values}, table(routes).rstrip())
+    output.result({"operations": values}, tables(routes).rstrip())
 
 
 @command.command("docker")

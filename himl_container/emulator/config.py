@@ -30,7 +30,6 @@ else:
 
 _WORKSPACE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{1,31}")
 _GROUP_NAME = re.compile(r"[A-Za-z0-9_().-]{1,89}[A-Za-z0-9_()-]")
-_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 _HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
@@ -94,8 +93,8 @@ class _Reader:
             "base-image": self._image,
             "azurite": self._text,
             "registry": self._text,
-            "azurite-image": self._matching(_IMAGE, "the name of an image"),
-            "registry-image": self._matching(_IMAGE, "the name of an image"),
+            "azurite-image": self._image,
+            "registry-image": self._image,
             "clusters": self._clusters,
         }
         found = {}

@@ -1,4 +1,4 @@
-"""What the emulator imitates, operation by operation: the table of ``docs/emulator.md``, made from the routes."""
+"""What the emulator imitates, operation by operation: the tables of ``docs/emulator.md``, made from the routes."""
 
 from __future__ import annotations
 
@@ -44,15 +44,18 @@ def all_routes() -> tuple[Route, ...]:
     return tuple(sorted(application.router.routes, key=lambda route: (route.operation, route.method, route.pattern)))
 
 
-def table(routes: Iterable[Route]) -> str:
-    """Return the routes as a table in Markdown."""
-    lines = ["| operation | request | how | test |", "| --- | --- | --- | --- |"]
+def tables(routes: Iterable[Route]) -> str:
+    """Return the routes in Markdown: a heading for each service, and a table of its operations."""
+    parts: dict[str, list[str]] = {}
     for route in routes:
-        request = f"`{route.method} {_HOSTS[route.host]}{route.pattern}`".replace("|", "\\|")
-        how = f"{route.how}: {route.note}" if route.note else route.how
-        test = route.test.removeprefix("tests/").replace("::", ", ")
-        lines.append(f"| {route.operation} | {request} | {how} | `{test}` |")
-    return "\n".join(lines) + "\n"
+        service, _, operation = route.operation.partition(".")
+        how = f"{route.how}: {route.note.rstrip('.')}" if route.note else route.how
+        test = route.test.removeprefix("tests/emulator/").removesuffix("]").replace("::", " ")
+        cells = (operation, f"`{route.method}` `{route.pattern}`", how, f"`{test}`")
+        lines = parts.setdefault(f"{service} (`{_HOSTS[route.host]}`)", [])
+        lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
+    head = "| operation | request | how | test |\n| --- | --- | --- | --- |"
+    return "\n".join(f"### {title}\n\n{head}\n" + "\n".join(lines) + "\n" for title, lines in parts.items())
 
 
 def _no_way() -> Way:

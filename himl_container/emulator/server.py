@@ -120,6 +120,7 @@ async def _run(
     settings.server_header = False
     proxy = Proxy(settings, authority, hosts, config.allow_hosts)
     try:
+        application.start()
         proxy.listen(sock)
         _announce(installation, port)
         on_ready(port)

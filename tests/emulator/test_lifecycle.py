@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,18 @@ def test_killed_at_once_after_an_answer(folder: Path, tmp_path: Path) -> None:
     blobs, container, name = _blob(again, name)
     assert blobs.read(container, name) == b"content"
     assert not any(ProcessId(item["pid"], item["began"]).alive() for item in children.values())
+
+
+def test_azurite_saves_sooner_than_by_itself(folder: Path, tmp_path: Path) -> None:
+    """What was stored is in Azurite's tables long before the five seconds after which it writes them by itself."""
+    running = start_emulator(folder, tmp_path / "home")
+    blobs, container, name = _blob(running, "saved.txt")
+    tables = folder / "azurite" / "__azurite_db_blob__.json"
+    blobs.put(container, name, b"content")
+    limit = time.monotonic() + 4
+    while b"saved.txt" not in tables.read_bytes():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
 
 
 def test_one_emulator_a_folder(folder: Path, tmp_path: Path) -> None:

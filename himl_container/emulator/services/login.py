@@ -58,7 +58,7 @@ class Login:
                 test=f"{_TEST}test_managed_identity",
                 host="studio",
                 how="approximated",
-                note="at the address that MSI_ENDPOINT has; the bearer is the service principal",
+                note="at the address in MSI_ENDPOINT; its tokens are the service principal's",
                 public=True,
             ),
         )
