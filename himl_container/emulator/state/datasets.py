@@ -124,7 +124,7 @@ class Datasets:
                 raise Refusal(409, "UserError", f'There is already a dataset registered under name "{name}".')
             taken = self.of_saved(saved_id) if saved_id else None
             if taken is not None:
-                # The SDK reads name and version out of these words (``data/abstract_dataset.py``).
+                # The words that the SDK looks for (``_register`` in ``data/abstract_dataset.py``).
                 message = f"Dataset {saved_id} has been registered as {taken.name}:{taken.version} (name:version)."
                 raise Refusal(400, "UserError", message)
             saved = self.find_saved(saved_id) if saved_id else self._insert(kind, dataflow, properties or {})

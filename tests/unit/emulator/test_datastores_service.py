@@ -10,6 +10,7 @@ from unit.emulator.data_rig import KEY, DataRig
 from unit.emulator.history_rig import job
 from unit.emulator.memory_blobs import SIGNATURE
 
+from himl_container.emulator.forward import encoded_values
 from himl_container.emulator.http import Refusal
 
 BASE = "datastore/v1.0:/"
@@ -182,6 +183,18 @@ def test_a_job_gets_a_signature_for_a_container_and_no_key() -> None:
         ("PUT", "default/mine", None),
     ):
         assert refusal(rig, request[0], BASE + request[1], request[2], identity=job("r1")).status == 403
+
+
+@pytest.mark.parametrize(
+    ("query", "sent"),
+    [
+        (b"comp=block&blockid=AA==", b"comp=block&blockid=AA%3D%3D"),
+        (b"sv=1&sig=a%2Bb%3D", b"sv=1&sig=a%2Bb%3D"),
+        (b"restype&a=&=b", b"restype&a=&=b"),
+    ],
+)
+def test_a_block_of_the_native_engine_is_signed_as_azurite_reads_it(query: bytes, sent: bytes) -> None:
+    assert encoded_values(query) == sent
 
 
 @given(st.text(max_size=300), st.text(max_size=80), st.text(max_size=40))
