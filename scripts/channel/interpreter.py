@@ -8,7 +8,7 @@ runs on the C library that it was made on, or a later one.
 
 from __future__ import annotations
 
-import json
+import marshal
 import platform
 import re
 import shutil
@@ -116,14 +116,16 @@ def _compile(root: Path) -> None:
     sources = [path for path in sorted((root / "lib").rglob("*.py")) if not path.name.startswith("_sysconfigdata")]
     files = [[str(path), path.relative_to(root).as_posix(), "", 0, ""] for path in sources]
     out = root / "bytecode"
+    job = marshal.dumps({"out": str(out), "files": files}, 2)
     done = subprocess.run(
         [sys.executable, "-s", "-S", _COMPILER],
-        input=json.dumps({"out": str(out), "files": files}).encode() + b"\n",
+        input=len(job).to_bytes(4, "little") + job,
         env={"PYTHONHASHSEED": "0"},
         stdout=subprocess.PIPE,
         check=True,
     )
-    tag, sizes = (json.loads(line) for line in done.stdout.splitlines())
+    start = 4 + int.from_bytes(done.stdout[:4], "little")
+    tag, sizes = marshal.loads(done.stdout[4:start]), marshal.loads(done.stdout[start + 4 :])  # noqa: S302
     with out.open("rb") as file:
         for source, size in zip(sources, sizes, strict=True):
             if size >= 0:
