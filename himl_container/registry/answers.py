@@ -1,4 +1,4 @@
-"""The bodies of requests and answers: sent again where needed, read within limits."""
+"""Requests and their answers: bodies that are sent again where needed, and read within limits."""
 
 from __future__ import annotations
 
@@ -29,6 +29,27 @@ class Body:
 
     pieces: Callable[[], Iterable[bytes]]
     length: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a registry.
+
+    :param target: a path (``/v2/...``) or an address of the registry or, without ``scope``, of anybody.
+    :param what: the request, for messages.
+    :param scope: what the login is for; empty sends none.
+    :param expect: statuses that are an answer; all others are errors, or worth another try.
+    :param limit: bytes that the answer may have.
+    """
+
+    method: str
+    target: str
+    what: str
+    scope: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | Body | None = None
+    expect: tuple[int, ...] = (200,)
+    limit: int = ANSWER_LIMIT
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from himl_container.registry.access import Access
+from himl_container.registry.answers import Request
 from himl_container.registry.descriptors import checked_digest, is_digest
 from himl_container.registry.downloads import wrong_content
 
@@ -15,13 +16,9 @@ def blob_size(access: Access, digest: str) -> int | None:
 
     :raises RegistryError: the registry does not answer, or answers another digest than was asked for.
     """
-    answer = access.transport.request(
-        "HEAD",
-        access.path(f"blobs/{checked_digest(digest, access.where)}"),
-        what=f"Look-up of {digest[:19]}",
-        scope=access.pull,
-        expect=(200, 404),
-    )
+    path = access.path(f"blobs/{checked_digest(digest, access.where)}")
+    request = Request("HEAD", path, f"Look-up of {digest[:19]}", scope=access.pull, expect=(200, 404))
+    answer = access.transport.request(request)
     if answer.status == 404:
         return None
     reported = answer.headers.get("Docker-Content-Digest", "")

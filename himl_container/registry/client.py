@@ -16,6 +16,7 @@ from himl_container.progress import Reporter, SilentReporter
 from himl_container.registry import downloads, manifests, referrers
 from himl_container.registry.access import Access
 from himl_container.registry.addresses import Address, parse_address
+from himl_container.registry.answers import Request
 from himl_container.registry.api import Attachment, Sent
 from himl_container.registry.blob_lookup import UNSAID, blob_size
 from himl_container.registry.descriptors import checked_digest
@@ -168,11 +169,13 @@ class RegistryClient:
         origin = parse_address(f"{self.host}/{source}").name
         try:
             answer = access.transport.request(
-                "POST",
-                f"{path}?mount={checked_digest(digest, access.where)}&from={origin}",
-                what=f"Mount of {digest[:19]}",
-                scope=f"{access.push} repository:{origin}:pull",
-                expect=(201, 202, 400, 404, 405),
+                Request(
+                    "POST",
+                    f"{path}?mount={checked_digest(digest, access.where)}&from={origin}",
+                    f"Mount of {digest[:19]}",
+                    scope=f"{access.push} repository:{origin}:pull",
+                    expect=(201, 202, 400, 404, 405),
+                )
             )
         except LoginRefusedError:
             return False

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from himl_container.errors import RegistryError, StorageError
 from himl_container.registry.access import Access
-from himl_container.registry.answers import Stream
+from himl_container.registry.answers import Request, Stream
 from himl_container.registry.api import Sent, WrongContentError
 from himl_container.registry.descriptors import checked_digest
 from himl_container.registry.headers import parse_content_range
@@ -29,14 +29,14 @@ def blob_pieces(access: Access, descriptor: Descriptor) -> Iterator[bytes]:
     """
     where, transport = access.where, access.transport
     digest = checked_digest(descriptor.digest, where)
-    what = f"Download of {digest[:19]} ({descriptor.size} bytes)"
+    path, what = access.path(f"blobs/{digest}"), f"Download of {digest[:19]} ({descriptor.size} bytes)"
     value, offset, attempt = hashlib.sha256(), 0, 1
     while True:
         before = offset
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         try:
             with transport.open(
-                "GET", access.path(f"blobs/{digest}"), what=what, scope=access.pull, headers=headers, expect=(200, 206)
+                Request("GET", path, what, scope=access.pull, headers=headers, expect=(200, 206))
             ) as stream:
                 skip = offset - _first_byte(stream, offset, descriptor.size, where)
                 for piece in stream.pieces():
@@ -107,8 +107,9 @@ def small_blob(access: Access, digest: str, limit: int) -> bytes:
     :raises RegistryError: it cannot be had, is larger, or does not agree with its digest.
     """
     path = access.path(f"blobs/{checked_digest(digest, access.where)}")
-    what = f"Download of {digest[:19]}"
-    answer = access.transport.request("GET", path, what=what, scope=access.pull, limit=limit)
+    answer = access.transport.request(
+        Request("GET", path, f"Download of {digest[:19]}", scope=access.pull, limit=limit)
+    )
     if sha256_of(answer.data) != digest:
         raise wrong_content(digest, sha256_of(answer.data), access.where)
     return answer.data

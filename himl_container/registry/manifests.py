@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from himl_container.errors import RegistryError
 from himl_container.registry.access import Access
-from himl_container.registry.answers import ANSWER_LIMIT, Answer
+from himl_container.registry.answers import Answer, Request
 from himl_container.registry.blob_lookup import blob_size
 from himl_container.registry.descriptors import checked_reference, is_digest
 from himl_container.registry.downloads import wrong_content
@@ -95,12 +94,10 @@ def put_manifest(
     checked_reference(reference, access.where)
     if is_digest(reference) and reference != digest:
         raise RegistryError(f"A manifest with the digest {digest} was to be stored as {reference}", where=access.where)
-    what = f"Upload of the manifest {reference[:80]}"
-    put = partial(
-        access.transport.request,
+    request = Request(
         "PUT",
         access.path(f"manifests/{reference}"),
-        what=what,
+        f"Upload of the manifest {reference[:80]}",
         scope=access.push,
         headers={"Content-Type": media_type},
         body=data,
@@ -111,7 +108,7 @@ def put_manifest(
     def exists(named: str) -> bool:
         return look(access, named) is not None
 
-    answer = put_again(access, put, data, what=what, exists=exists, resend=resend)
+    answer = put_again(access, request, data, exists=exists, resend=resend)
     reported = answer.headers.get("Docker-Content-Digest", "")
     if not reported:
         found = head(access, reference)
@@ -126,15 +123,10 @@ def put_manifest(
 
 
 def _ask(access: Access, method: str, reference: str) -> Answer:
-    return access.transport.request(
-        method,
-        access.path(f"manifests/{checked_reference(reference, access.where)}"),
-        what=f"{'Look-up' if method == 'HEAD' else 'Download'} of the manifest {reference[:80]}",
-        scope=access.pull,
-        headers={"Accept": _ACCEPT},
-        expect=(200, 404),
-        limit=ANSWER_LIMIT,
-    )
+    path = access.path(f"manifests/{checked_reference(reference, access.where)}")
+    what = f"{'Look-up' if method == 'HEAD' else 'Download'} of the manifest {reference[:80]}"
+    headers = {"Accept": _ACCEPT}
+    return access.transport.request(Request(method, path, what, scope=access.pull, headers=headers, expect=(200, 404)))
 
 
 def _media_type(answer: Answer) -> str:

@@ -9,13 +9,12 @@ share, or the layers of one image.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
 
 from himl_container.registry.access import Access
+from himl_container.registry.answers import Answer, Request
 from himl_container.registry.refusals import MissingBlobsError
 from himl_container.registry.retries import Failure
 
-T = TypeVar("T")
 Resend = Mapping[str, Callable[[], None]]
 """What sends a blob of the manifest again, by its digest."""
 _PUTS = 4
@@ -23,21 +22,14 @@ _FEW = 8  # blobs; that more of them are being written in the same moment is not
 
 
 def put_again(
-    access: Access,
-    put: Callable[[], T],
-    data: bytes,
-    *,
-    what: str,
-    exists: Callable[[str], bool],
-    resend: Resend,
-) -> T:
+    access: Access, request: Request, data: bytes, *, exists: Callable[[str], bool], resend: Resend
+) -> Answer:
     """Put a manifest, and again when the registry has, or has been sent, the blobs that it says to lack.
 
     The first time it is believed about what it has when it is asked for that blob alone; after that, what can be sent
     is sent whatever it says.
 
     :param data: the manifest. Blobs that it does not name are not looked at.
-    :param what: the request, for messages.
     :param exists: asks the registry for something that the manifest names.
     :raises himl_container.registry.refusals.MissingBlobsError: blobs are missing that cannot be sent from here, or it
         was refused each time.
@@ -46,7 +38,7 @@ def put_again(
     attempt, most = 1, min(_PUTS, access.transport.patience.attempts)
     while True:
         try:
-            return put()
+            return access.transport.request(request)
         except MissingBlobsError as error:
             named = [digest for digest in error.digests if digest.encode() in data] or list(resend)
             if attempt == most or not named or len(named) > _FEW:
@@ -58,5 +50,5 @@ def put_again(
                 elif not there:
                     raise
         failure = Failure("the registry refused it for blobs that it has")
-        access.transport.patience.again(what, access.where, failure, attempt)
+        access.transport.patience.again(request.what, access.where, failure, attempt)
         attempt += 1

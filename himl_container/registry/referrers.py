@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from himl_container.errors import RegistryError
 from himl_container.registry.access import Access
+from himl_container.registry.answers import Request
 from himl_container.registry.descriptors import checked_digest, parse_descriptor
 from himl_container.registry.headers import next_page
 from himl_container.registry.manifests import manifest, parse_manifest, put_manifest
@@ -29,14 +30,9 @@ def list_by_api(access: Access, digest: str, artifact_type: str) -> tuple[Descri
     for _ in range(_PAGES):
         if target is None or len(found) > _ENTRIES:
             break
-        answer = access.transport.request(
-            "GET",
-            target,
-            what=f"Look-up of what refers to {digest[:19]}",
-            scope=access.pull,
-            headers={"Accept": OCI_INDEX},
-            expect=(200, 404),
-        )
+        what, accept = f"Look-up of what refers to {digest[:19]}", {"Accept": OCI_INDEX}
+        request = Request("GET", target, what, scope=access.pull, headers=accept, expect=(200, 404))
+        answer = access.transport.request(request)
         if answer.status == 404:
             return None
         found += _entries(parse_manifest(answer.data, access.where))

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol
 
 from himl_container.errors import RegistryError
-from himl_container.registry.answers import ANSWER_LIMIT, Answer, Body, Stream, drained
+from himl_container.registry.answers import ANSWER_LIMIT, Answer, Body, Request, Stream, drained
 from himl_container.registry.headers import error_text, location, origin, readable
 from himl_container.registry.pools import Pools
 from himl_container.registry.refusals import connection_text, hung_up, refusal, untrusted
@@ -62,28 +62,12 @@ class Transport:
         self._authorizer: Authorizer | None = None
         self._deciding = threading.Lock()
 
-    def request(
-        self,
-        method: str,
-        target: str,
-        *,
-        what: str,
-        scope: str = "",
-        headers: Mapping[str, str] | None = None,
-        body: bytes | Body | None = None,
-        expect: Iterable[int] = (200,),
-        limit: int = ANSWER_LIMIT,
-    ) -> Answer:
+    def request(self, request: Request) -> Answer:
         """Send a request that may be sent again, as often as patience allows, and return the answer.
 
-        :param target: a path (``/v2/...``) or an address of the registry or, without ``scope``, of anybody.
-        :param what: the request, for messages.
-        :param scope: what the login is for; empty sends none.
-        :param expect: statuses to return; all others are errors, or worth another try.
         :raises RegistryError: no answer after all tries, or one that was not expected.
         """
-        once = partial(self.once, method, target, what=what, scope=scope, headers=headers, body=body)
-        return self.patience.tried(what, self.endpoint, partial(once, expect=expect, limit=limit))
+        return self.patience.tried(request.what, self.endpoint, partial(self.once, request))
 
     def token_request(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None
@@ -113,58 +97,39 @@ class Transport:
         """``https://<endpoint>``, or http for a registry on this machine that speaks no TLS."""
         return f"{self._scheme or 'http'}://{self.endpoint}"
 
-    def once(
-        self,
-        method: str,
-        target: str,
-        *,
-        what: str,
-        scope: str = "",
-        headers: Mapping[str, str] | None = None,
-        body: bytes | Body | None = None,
-        expect: Iterable[int] = (200,),
-        limit: int = ANSWER_LIMIT,
-    ) -> Answer:
+    def once(self, request: Request) -> Answer:
         """Send a request once; as :meth:`request` otherwise.
 
         :raises RetryableError: another try may help; whether the registry acted upon the request is not known.
         """
-        with self.open(method, target, what=what, scope=scope, headers=headers, body=body, expect=expect) as stream:
-            data = b"" if method == "HEAD" else stream.read(limit)
+        with self.open(request) as stream:
+            data = b"" if request.method == "HEAD" else stream.read(request.limit)
             return Answer(stream.status, stream.headers, data, stream.url)
 
     @contextmanager
-    def open(
-        self,
-        method: str,
-        target: str,
-        *,
-        what: str,
-        scope: str = "",
-        headers: Mapping[str, str] | None = None,
-        body: bytes | Body | None = None,
-        expect: Iterable[int] = (200,),
-    ) -> Iterator[Stream]:
+    def open(self, request: Request) -> Iterator[Stream]:
         """Send a request once and give the answer with its body still to be read; as :meth:`once` otherwise."""
         self.patience.check()
-        stream = self._with_login(method, target, scope, dict(headers or {}), body)
+        stream = self._with_login(request)
         try:
-            if stream.status not in frozenset(expect):
-                data = b"" if method == "HEAD" else self._harmless(stream.read(ANSWER_LIMIT))
-                if scope and self._authorizer is not None and stream.status == 403 and self._is_registry(stream.url):
-                    raise self._authorizer.denied(scope, error_text(data))
-                raise refusal(
-                    stream.status, stream.headers, data, what=what, where=self.endpoint, now=self.patience.clock()
-                )
+            if stream.status not in request.expect:
+                raise self._error(request, stream)
             yield stream
         finally:
             stream.close()
 
-    def _with_login(
-        self, method: str, target: str, scope: str, headers: dict[str, str], body: bytes | Body | None
-    ) -> Stream:
+    def _error(self, request: Request, stream: Stream) -> RegistryError | RetryableError:
+        """Return the error for an answer that was not expected."""
+        data = b"" if request.method == "HEAD" else self._harmless(stream.read(ANSWER_LIMIT))
+        if request.scope and self._authorizer is not None and stream.status == 403 and self._is_registry(stream.url):
+            return self._authorizer.denied(request.scope, error_text(data))
+        now = self.patience.clock()
+        return refusal(stream.status, stream.headers, data, what=request.what, where=self.endpoint, now=now)
+
+    def _with_login(self, request: Request) -> Stream:
+        scope = request.scope
         known = self._authorizer.authorization(scope) if scope and self._authorizer is not None else None
-        stream = self._follow(method, target, headers, body, known)
+        stream = self._follow(request, known)
         for _ in range(_LOGINS):
             authorizer = self._authorizer_of(stream, scope)
             if authorizer is None:
@@ -172,7 +137,7 @@ class Transport:
             drained(stream)
             # Raises when no login is left.
             renewed = authorizer.challenged(stream.headers.get("WWW-Authenticate", ""), scope)
-            stream = self._follow(method, target, headers, body, renewed)
+            stream = self._follow(request, renewed)
         return stream
 
     def _authorizer_of(self, stream: Stream, scope: str) -> Authorizer | None:
@@ -184,14 +149,13 @@ class Transport:
                 self._authorizer = self._new_authorizer(self)
             return self._authorizer
 
-    def _follow(
-        self, method: str, target: str, headers: dict[str, str], body: bytes | Body | None, login: str | None
-    ) -> Stream:
+    def _follow(self, request: Request, login: str | None) -> Stream:
         """Send one request and follow redirects of reads; the login goes to the registry itself only."""
+        target = request.target
         for _ in range(_HOPS):
-            mine = {**headers, "Authorization": login} if login and self._is_registry(target) else headers
-            stream = self._send(method, target, mine, body)
-            if stream.status not in _REDIRECTS or method not in ("GET", "HEAD"):
+            mine = {"Authorization": login} if login and self._is_registry(target) else {}
+            stream = self._send(request.method, target, {**request.headers, **mine}, request.body)
+            if stream.status not in _REDIRECTS or request.method not in ("GET", "HEAD"):
                 return stream
             drained(stream)
             target = location(stream.headers.get("Location"), stream.url, elsewhere=True)

@@ -16,7 +16,7 @@ The location at which an upload continues is the registry's word; only addresses
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,9 +24,9 @@ from urllib.parse import quote
 
 from himl_container.errors import RegistryError, StorageError
 from himl_container.registry.access import Access
-from himl_container.registry.answers import Answer, Body
+from himl_container.registry.answers import Answer, Body, Request
 from himl_container.registry.api import Sent
-from himl_container.registry.headers import error_codes, error_text, location, parse_upload_range
+from himl_container.registry.headers import error_codes, error_text, location, parse_upload_range, printable
 from himl_container.registry.model import Descriptor
 from himl_container.registry.retries import Failure, RetryableError
 
@@ -127,7 +127,7 @@ class Upload:
         self._location = begun
         self._offset = 0
         self._told = 0
-        self._certain = True
+        self._broken: Failure | None = None
 
     def run(self) -> None:
         """Send the blob.
@@ -145,7 +145,7 @@ class Upload:
                 self._tell(self._descriptor.size)
                 return
             except RetryableError as error:  # noqa: PERF203
-                self._certain = False
+                self._broken = error.failure
                 attempt = 1 if self._offset > furthest else attempt
                 furthest = max(furthest, self._offset)
                 self._access.transport.patience.again(self._what, self._where, error.failure, attempt)
@@ -154,10 +154,10 @@ class Upload:
     def _send(self) -> bool:
         """Send what the registry does not have yet. Return whether it had everything already."""
         size = self._descriptor.size
-        if not self._certain and self._location:
-            if not self._resume() and self._arrived():
+        if self._broken is not None and self._location:
+            if self._has_arrived(self._broken):
                 return True
-            self._certain = True
+            self._broken = None
         if not self._location:
             self._begin()
         if self._offset == 0 and size <= self._chunk:
@@ -176,6 +176,19 @@ class Upload:
         if smallest.isascii() and smallest.isdigit() and len(smallest) < 16:
             self._chunk = max(self._chunk, int(smallest))
 
+    def _has_arrived(self, broken: Failure) -> bool:
+        """Find out where an upload that broke stands, and whether all of it is there.
+
+        A full disk leaves ``distribution`` a link that it cannot read, and it answers 500 when it is asked then: what
+        helps the reader is why the upload broke.
+        """
+        try:
+            return not self._resume() and self._arrived()
+        except RegistryError as error:
+            error.what += f"; the upload had failed before: {printable(broken.text)}"
+            error.hint = broken.hint or error.hint
+            raise
+
     def _resume(self) -> bool:
         """Ask how much the registry has of an upload that broke; forget the upload when it is gone."""
         answer = self._asked("GET", self._location, expect=(200, 202, 204, *_UNUSABLE))
@@ -190,7 +203,7 @@ class Upload:
         end = self._offset + length
         headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{self._offset}-{end - 1}"}
         body = self._body(self._offset, length)
-        answer = self._once("PATCH", self._location, expect=(202, *_UNUSABLE), headers=headers, body=body)
+        answer = self._once("PATCH", self._location, (202, *_UNUSABLE), headers, body)
         if answer.status in _UNUSABLE:
             self._unusable(answer)
         has = parse_upload_range(answer.headers.get("Range")) if "Range" in answer.headers else end
@@ -203,7 +216,7 @@ class Upload:
         digest = self._descriptor.digest
         target = f"{self._location}{'&' if '?' in self._location else '?'}digest={quote(digest, safe='')}"
         headers = {"Content-Type": "application/octet-stream"}
-        answer = self._once("PUT", target, expect=(201, 204, *_UNUSABLE), headers=headers, body=body)
+        answer = self._once("PUT", target, (201, 204, *_UNUSABLE), headers, body)
         if answer.status in _UNUSABLE:
             self._unusable(answer)
         reported = answer.headers.get("Docker-Content-Digest")
@@ -248,14 +261,16 @@ class Upload:
             self._sent(position - self._told)
         self._told = position
 
-    def _asked(self, method: str, target: str, **options: object) -> Answer:
+    def _asked(self, method: str, target: str, expect: tuple[int, ...]) -> Answer:
         """Send a request that carries nothing of the blob: it has tries of its own, those of the blob are for sending.
 
         With the same few tries for all of it, every third request that fails would end one of thirty blobs.
         """
-        transport, scope = self._access.transport, self._access.push
-        return transport.request(method, target, what=self._what, scope=scope, **options)  # type: ignore[arg-type]
+        access = self._access
+        return access.transport.request(Request(method, target, self._what, scope=access.push, expect=expect))
 
-    def _once(self, method: str, target: str, **options: object) -> Answer:
-        transport, scope = self._access.transport, self._access.push
-        return transport.once(method, target, what=self._what, scope=scope, **options)  # type: ignore[arg-type]
+    def _once(
+        self, method: str, target: str, expect: tuple[int, ...], headers: Mapping[str, str], body: Body | None
+    ) -> Answer:
+        access = self._access
+        return access.transport.once(Request(method, target, self._what, access.push, headers, body, expect))

@@ -146,6 +146,23 @@ def test_an_upload_into_a_full_registry_is_an_error(proxy: FaultProxy, name: str
     assert "disk is full" in caught.value.hint
 
 
+def test_a_full_registry_that_cannot_even_be_asked_afterwards_is_an_error_that_says_so(
+    proxy: FaultProxy, name: str, told: Told, tmp_path: Path
+) -> None:
+    descriptor = layer_file(tmp_path / "layer", 50_000)
+    repository = client(f"{proxy.host}/{name}", told)
+
+    def full(exchange: Exchange) -> None:
+        exchange.forward()
+        proxy.on("HEAD", status(500), times=None)
+        error(500, "UNKNOWN", "no space left on device")(exchange)
+
+    proxy.on("PUT", full)
+    with pytest.raises(RegistryError, match=r"Look-up.* answered 500; .*no space left on device") as caught:
+        repository.upload(tmp_path / "layer", descriptor)
+    assert "disk is full" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("value", "pause"),
     [("7", 7.0), ("0", 0.0), ("Thu, 01 Jan 2026 00:00:40 GMT", 40.0), ("999999", 120.0), ("soon", 0.5), ("-1", 0.5)],

@@ -27,6 +27,7 @@ from registry_server import Host, registry
 from token_server import TokenServer, token_server
 
 from himl_container.errors import RegistryError
+from himl_container.registry.answers import Request
 from himl_container.registry.azure_admin import ArmWorkspace
 from himl_container.registry.azure_registry import AzureExchange
 from himl_container.registry.client import RegistryClient
@@ -363,7 +364,7 @@ def test_a_registry_that_quotes_the_login(tmp_path: Path, status: int) -> None:
         repository = client(host, by_docker(tmp_path, host))
         access = repository._access
         with pytest.raises(RegistryError) as caught:
-            access.transport.request("GET", f"/v2/himl/train/{status}", what="A request", scope=access.pull)
+            access.transport.request(Request("GET", f"/v2/himl/train/{status}", "A request", scope=access.pull))
         server.shutdown()
     shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
     assert [needle for needle in (SECRET, coded("ada", SECRET)) if needle in shown] == []
