@@ -125,7 +125,7 @@ def _compile(root: Path) -> None:
         check=True,
     )
     start = 4 + int.from_bytes(done.stdout[:4], "little")
-    tag, sizes = marshal.loads(done.stdout[4:start]), marshal.loads(done.stdout[start + 4 :])  # noqa: S302
+    tag, sizes = marshal.loads(done.stdout[4:start]), marshal.loads(done.stdout[start + 4 :])
     with out.open("rb") as file:
         for source, size in zip(sources, sizes, strict=True):
             if size >= 0:
