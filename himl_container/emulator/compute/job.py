@@ -77,27 +77,31 @@ class JobStart:
     def carry_out(self) -> bool:
         """Run it to its end; true where it was preempted and is to be started again."""
         prepared: _Prepared | None = None
-        seconds = 0.0
+        seconds, ran = 0.0, False
         try:
             run = self._workshop.runs.get(self._job.run_id)
             request = read_definition(run.definition)
             self._begin(request)
             prepared = self._prepare(run, request)
-            begin = time.monotonic()
+            self._control.started.set()
+            self._advance(Status.STARTING)
+            begin, ran = time.monotonic(), True
             attempt = self._run(prepared)
             seconds = time.monotonic() - begin
             again = attempt.outcome == "preempted" and attempt.error is None and not self._control.wish
             end = None if again else self._end(prepared, attempt)
         except _AskedToEnd:
-            if self._control.wish == "stop":  # nothing ran: the next emulator queues the job again
-                self._logs.close()
-                return False
             end = CANCELED
         except (HimlError, Refusal, OSError) as error:
             end = end_of_error(error)
         except Exception as error:  # noqa: BLE001 - the run must end and its nodes be free again, whatever happens
             _log.exception("job of run %s", self._job.run_id)
             end = end_of_error(error)
+        if self._control.wish and not ran:
+            if self._control.wish == "stop":  # the next emulator queues the job again
+                self._logs.close()
+                return False
+            end = CANCELED  # also where its image could not be had in the meantime
         finish = Finish(self._workshop, self._job.run_id, self._folder, self._files, self._logs)
         if end is None:
             self._preempted(finish, seconds)
@@ -192,7 +196,6 @@ class JobStart:
 
     def _run(self, prepared: _Prepared) -> Attempt:
         description = prepared.description
-        self._advance(Status.STARTING)
         holders, ranks = self._containers(prepared)
         for mount in ranks[0].mounts:
             self._say(f"Mount {mount.target}{' (read-only)' if mount.read_only else ''}.")
@@ -250,7 +253,7 @@ class JobStart:
     @contextlib.contextmanager
     def _running(self, _sessions: Mapping[int, Session]) -> Iterator[None]:
         """Keep what there is to keep while the processes run: ``logs/`` goes up as it is written."""
-        self._advance(Status.RUNNING)
+        self._tell(Status.RUNNING)
         self._control.running.set()
         ended = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(ended,), name="logs of a job", daemon=True)
@@ -287,6 +290,9 @@ class JobStart:
 
     def _advance(self, status: Status) -> None:
         self._stop_here()
+        self._tell(status)
+
+    def _tell(self, status: Status) -> None:
         self._workshop.runs.set_status(self._job.run_id, status, unless=(Status.CANCEL_REQUESTED,))
 
     def _stop_here(self) -> None:

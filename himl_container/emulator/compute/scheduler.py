@@ -73,14 +73,18 @@ class LocalCompute:
         self._recovery.start()
 
     def stop(self, timeout: float = 60) -> None:
-        """End all running jobs at once, with their files kept, and start no more; what waits stays queued."""
+        """End all running jobs at once, with their files kept, and start no more.
+
+        What waits stays queued, and what is being prepared is queued again by the next emulator.
+        """
         with self._lock:
             self._open, self._stopped = False, True
             running = list(self._running.values())
         for item in running:
             item.control.stop()
         deadline = time.monotonic() + timeout
-        for thread in (self._recovery, *(item.thread for item in running)):
+        begun = [item.thread for item in running if item.control.started.is_set()]
+        for thread in (self._recovery, *begun):
             if thread is not None and thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -210,7 +214,6 @@ class LocalCompute:
 
     def _pump(self) -> None:
         """Start what can be started."""
-        started = []
         with self._lock:
             for name, waiting in self._waiting.items() if self._open else ():
                 cluster = self._clusters[name]
@@ -222,9 +225,7 @@ class LocalCompute:
                         target=self._work, args=(running,), name=f"job {item.run_id}", daemon=True
                     )
                     self._running[item.run_id] = running
-                    started.append(running.thread)
-        for thread in started:
-            thread.start()
+                    running.thread.start()  # within the lock, so that stop() finds no thread that was not started
 
     def _work(self, running: _Running) -> None:
         """Run one start of a job, then let the next ones have its nodes."""

@@ -42,11 +42,14 @@ class Control:
 
     :param events: what :class:`himl_container.launch.supervise.Supervisor` listens to.
     :param wish: what was asked, for those who look between two steps.
+    :param started: set when the job is prepared and its containers are about to be made; until then, a job that is
+        told to stop leaves nothing behind, and nobody waits for it.
     :param running: set while the job's processes run.
     """
 
     events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
     wish: Wish = ""
+    started: threading.Event = field(default_factory=threading.Event)
     running: threading.Event = field(default_factory=threading.Event)
 
     def cancel(self) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -275,8 +276,6 @@ def test_a_script_that_does_not_listen_is_killed_after_its_own_grace(make) -> No
 
 
 def test_cancel_while_queued_and_while_preparing(make) -> None:  # type: ignore[no-untyped-def]
-    import threading
-
     plant = make()
     plant.images.gate = threading.Event()
     plant.submit("r1", nodeCount=2)
@@ -288,6 +287,24 @@ def test_cancel_while_queued_and_while_preparing(make) -> None:  # type: ignore[
     plant.images.gate.set()
     assert plant.wait("r1").status is Status.CANCELED
     assert plant.daemon.made == []
+
+
+def test_stop_waits_for_no_job_that_is_being_prepared(make) -> None:  # type: ignore[no-untyped-def]
+    plant = make()
+    plant.images.gate = threading.Event()
+    plant.images.error = RegistryError("no such image")
+    plant.submit("r1")
+    plant.wait("r1", Status.PREPARING)
+    thread = plant.compute._running["r1"].thread
+    plant.compute.stop()
+    assert thread.is_alive()
+    plant.images.gate.set()
+    thread.join(20)
+    assert plant.runs.get("r1").status is Status.PREPARING  # the failure is no more its end than the stop
+    plant.images.error = None
+    plant.compute = plant.new_compute()
+    plant.compute.start()
+    assert plant.wait("r1").status is Status.COMPLETED
 
 
 def test_the_maximum_duration_cancels_the_run_and_says_so(make) -> None:  # type: ignore[no-untyped-def]
