@@ -18,7 +18,7 @@ from himl_container.errors import HimlError
 from himl_container.image.model import PREFIX
 
 _TEST = "tests/emulator/test_environments.py::"
-_BUILT = "tests/emulator/test_images.py::test_conda_dependencies_and_a_private_wheel"
+_BUILT = "tests/emulator/test_environment_images.py::test_conda_dependencies_and_a_private_wheel"
 _BASE = "/environment/v1.0/{ws}/environments"
 _V2 = "/environment/v2.0/{ws}/environments"
 

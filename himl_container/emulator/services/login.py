@@ -22,7 +22,7 @@ from himl_container.emulator.services.client_assertion import CLIENT_ASSERTION, 
 from himl_container.emulator.tokens import Tokens
 
 _AUTHORITY = f"https://{AAD_HOST}"
-_TEST = "tests/emulator/test_login.py::"
+_TEST = "tests/emulator/test_aad_login.py::"
 _MANY_TENANTS = ("common", "organizations")
 
 
