@@ -41,6 +41,7 @@ class AzuriteBlobs:
             max_single_put_size=16 * 2**20,
             max_block_size=_CHUNK,
             max_chunk_get_size=_CHUNK,
+            max_single_get_size=_CHUNK,
         )
         self._made: set[str] = set()
         self._lock = threading.Lock()

@@ -97,6 +97,9 @@ class ExecutionService:
         definition = dict(section(document, "Configuration"))
         parent_id = _text(document, "ParentRunId")
         snapshot_id = _text(document, "SnapshotId")
+        if snapshot_id == str(uuid.UUID(int=0)):
+            # An empty folder is equal to what an empty workspace has, and that is called so.
+            snapshot_id = ""
         self._check_parent(request.identity, parent_id)
         cluster = self._compute.check("", definition)
         if snapshot_id:

@@ -33,6 +33,27 @@ INSTALLATION = Installation(
 )
 STORE = "workspaceblobstore"
 
+TREE = ("p/.hidden", "p/a.txt", "p/a/.h/x", "p/a/b.txt", "p/a/c/d.csv", "p/a/c/e.txt", "p/ab/x.csv", "p/ü ber/s p.txt")
+"""Blobs of a datastore."""
+
+PATTERNS: tuple[tuple[str, list[str]], ...] = (
+    ("p/a", [".h/x", "b.txt", "c/d.csv", "c/e.txt"]),
+    ("p/a/", [".h/x", "b.txt", "c/d.csv", "c/e.txt"]),
+    ("p/a.txt", ["a.txt"]),
+    ("p/*", [".hidden", "a.txt"]),
+    ("p/a/**", [".h/x", "b.txt", "c/d.csv", "c/e.txt"]),
+    ("p/**/*.txt", ["a.txt", "a/b.txt", "a/c/e.txt", "ü ber/s p.txt"]),
+    ("p/*/*.txt", ["a/b.txt", "ü ber/s p.txt"]),
+    ("p/a*", ["a.txt"]),
+    ("p/a**", ["a.txt", "a/.h/x", "a/b.txt", "a/c/d.csv", "a/c/e.txt", "ab/x.csv"]),
+    ("p/a/**.txt", ["b.txt", "c/e.txt"]),
+    ("p/a/c/d*", ["d.csv"]),
+    ("p/**/c/**", ["a/c/d.csv", "a/c/e.txt"]),
+    ("p/ü ber", ["s p.txt"]),
+    ("", list(TREE)),
+)
+"""Paths of a dataset, and which files of :data:`TREE` the SDK's native engine finds there."""
+
 
 @dataclass
 class DataRig(Rig):

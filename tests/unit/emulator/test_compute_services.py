@@ -76,6 +76,11 @@ def test_a_submission_makes_a_queued_run(rig: Rig) -> None:
     assert refusal(rig, runId="mine_1").status == 409
 
 
+def test_an_empty_folder_in_an_empty_workspace_has_the_snapshot_of_nothing(rig: Rig) -> None:
+    rig.start({**BODY, "SnapshotId": "00000000-0000-0000-0000-000000000000"}, runId="empty")
+    assert rig.plant.runs.get("empty").snapshot_id == ""
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -85,7 +90,7 @@ def test_a_submission_makes_a_queued_run(rig: Rig) -> None:
         ({"Configuration": []}, 400),
         ({"Configuration": {**BODY["Configuration"], "target": "nowhere"}}, 404),
         ({"Configuration": {**BODY["Configuration"], "nodeCount": 3}}, 400),
-        ({**BODY, "SnapshotId": "00000000-0000-0000-0000-000000000000"}, 404),
+        ({**BODY, "SnapshotId": "00000000-0000-0000-0000-000000000001"}, 404),
         ({**BODY, "SnapshotId": "../x"}, 400),
         ({**BODY, "ParentRunId": "nobody"}, 404),
         ({**BODY, "ParentRunId": 3}, 400),
