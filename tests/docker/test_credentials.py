@@ -15,6 +15,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -192,15 +193,21 @@ def _use(world: World) -> None:
     dead_index = f"http://{USER}:{WRONG}@127.0.0.1:9"
     wrong_mirror = f"conda-forge={world.servers['mirror'].url(login=f'{USER}:{WRONG}')}"
     debug = {"HIML_CONTAINER_DEBUG": "1"}
-    for form in ((), ("--json",)):
-        for title, environ in {
-            "wrong index": {"HIML_CONTAINER_PIP_EXTRA_INDEX_URL": wrong_index},
-            "dead index": {"HIML_CONTAINER_PIP_EXTRA_INDEX_URL": dead_index, "UV_HTTP_RETRIES": "0"},
-            "wrong mirror": {"HIML_CONTAINER_CHANNEL_MIRRORS": wrong_mirror},
-            "malformed index": {"HIML_CONTAINER_PIP_INDEX_URL": f"http://{USER}:{WRONG}@[::1"},
-            "wrong variable": {"INDEX_PASSWORD": WRONG},
-        }.items():
-            world.run("lock", *form, title=f"{title} {form}", expect=None, **debug, **environ)
+    failing: dict[str, dict[str, str]] = {
+        "wrong index": {"HIML_CONTAINER_PIP_EXTRA_INDEX_URL": wrong_index},
+        "dead index": {"HIML_CONTAINER_PIP_EXTRA_INDEX_URL": dead_index, "UV_HTTP_RETRIES": "0"},
+        "wrong mirror": {"HIML_CONTAINER_CHANNEL_MIRRORS": wrong_mirror},
+        "malformed index": {"HIML_CONTAINER_PIP_INDEX_URL": f"http://{USER}:{WRONG}@[::1"},
+        "wrong variable": {"INDEX_PASSWORD": WRONG},
+    }
+    with ThreadPoolExecutor(2) as pool:  # they leave nothing, so none disturbs another
+
+        def fail(title: str, *form: str) -> None:
+            world.run("lock", *form, title=f"{title} {form}", expect=None, **debug, **failing[title])
+
+        runs = [pool.submit(fail, title, *form) for form in ((), ("--json",)) for title in failing]
+    for run in runs:
+        run.result()
     world.run("lock", **debug)
     world.run("lock", "--check")
     world.run("lock", "--upgrade", "tinylib", "--json", **debug)
@@ -214,9 +221,9 @@ def _use(world: World) -> None:
     subprocess.run(["docker", "image", "rm", "-f", world.tag], check=True, capture_output=True)
     world.run("build", "--builder", "docker", **debug)
     subprocess.run(["docker", "save", "-o", world.folder / "built.tar", world.tag], check=True)
-    runs = ("--runs-dir", str(world.folder / "runs"), "--source", str(world.cli.cwd / "source"))
-    world.run("run", "--local", *runs, "show.py")
-    world.run("run", "--local", "--json", *runs, "show.py", **debug)
+    folders = ("--runs-dir", str(world.folder / "runs"), "--source", str(world.cli.cwd / "source"))
+    world.run("run", "--local", *folders, "show.py")
+    world.run("run", "--local", "--json", *folders, "show.py", **debug)
     world.run("explain")
     world.run("explain", "--json")
     world.run("base", "show")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -110,12 +112,15 @@ def test_a_base_can_be_looked_into(machine: Place, base_image: str) -> None:
 def test_the_same_packages_give_the_same_base(machine: Place, base_image: str, tmp_path: Path) -> None:
     """Made again, on another day; only what the mirror has published since may differ."""
     engine = machine.engine
-    made = create_base(machine.tag("again"), DebianBase(), cache=Cache(tmp_path / "cache"), reporter=REPORTER)
-    again = engine.load(made, REPORTER)
+    # dpkg waits for the disk after each file, and memory lets nobody wait.
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as folder:
+        made = create_base(machine.tag("again"), DebianBase(), cache=Cache(Path(folder)), reporter=REPORTER)
+        again = engine.load(made, REPORTER)
     kit = engine.inspect(base_image)
     assert kit is not None
-    packages = [_packages(name, machine) for name in (base_image, machine.tag("again"))]
-    assert (again.id == kit.id) == (packages[0] == packages[1])
+    if again.id != kit.id:
+        assert _packages(base_image, machine) != _packages(machine.tag("again"), machine)
 
 
 def _packages(reference: str, machine: Place) -> object:
