@@ -142,6 +142,7 @@ async def _until(stop: asyncio.Event, children: Children) -> None:
     while not stop.is_set():
         name = children.ended()
         if name is not None:
+            log.error("%s has ended by itself", name)
             raise LaunchError(f"{name} has ended by itself", hint=f"Its log is {name}.log in the emulator's folder.")
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stop.wait(), 1)

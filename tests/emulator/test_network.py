@@ -122,8 +122,11 @@ def test_page_only_under_an_address_of_this_machine(emulator: Emulator) -> None:
 
 
 def test_services_do_not_answer_without_tls(emulator: Emulator) -> None:
-    head = f"GET /subscriptions HTTP/1.1\r\nHost: 127.0.0.1:{emulator.port}\r\nConnection: close\r\n\r\n"
-    assert b" 404 " in _proxy(emulator, head.encode()).partition(b"\r\n")[0]
+    token = emulator.headers()["Authorization"]
+    head = f"GET /subscriptions HTTP/1.1\r\nHost: 127.0.0.1:{emulator.port}\r\nConnection: close\r\n"
+    answer = _proxy(emulator, f"{head}Authorization: {token}\r\n\r\n".encode())
+    assert answer.partition(b"\r\n")[0].split()[1] in {b"403", b"404"}
+    assert emulator.installation.workspace.subscription_id.encode() not in answer
 
 
 def test_certificate_is_for_the_host_and_by_the_own_authority(emulator: Emulator) -> None:
