@@ -201,11 +201,17 @@ class World:
     def facts(self) -> dict[str, object]:
         """What the figures depend on."""
         engine = self._run("docker", "version", "--format", "{{.Server.Version}}").strip()
-        return {"engine": engine, "cores": os.cpu_count(), "scale": self.scale, "packages": len(names()) + 4}
+        return {
+            "engine": engine,
+            "cores": os.cpu_count(),
+            "scale": self.scale,
+            "packages": len(names()) + 4,
+            "private_wheel_mb": round(self._private_wheel.stat().st_size / 1e6, 3),
+        }
 
     def _write_inputs(self) -> None:
         """Write the environment file, lock it, and give the same packages and wheels to the baseline."""
-        chosen = self.folder / "kit" / "wheels" / f"privatelib-1.{self._wheel}-py3-none-any.whl"
+        chosen = self._private_wheel
         others = sorted((self.folder / "kit" / "wheels").glob("wheel_*.whl"))
         shutil.copy(chosen, self.project)
         (self.project / "pyproject.toml").write_text(
@@ -221,6 +227,10 @@ class World:
         (self.project / "environment.yml").write_text(text)
         self._run(_HIML, "lock", "--quiet", cwd=self.project)
         write_context(self.context, base=self._client, listing=self._listing(), wheels=[*others, chosen])
+
+    @property
+    def _private_wheel(self) -> Path:
+        return self.folder / "kit" / "wheels" / f"privatelib-1.{self._wheel}-py3-none-any.whl"
 
     def _listing(self) -> str:
         from himl_container.environment.lockfile import read_lock
