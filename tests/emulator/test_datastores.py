@@ -119,7 +119,7 @@ def test_upload_files_and_overwrite_them(workspace: Workspace, tmp_path: Path) -
 
 
 def test_register_by_key_and_by_sas(workspace: Workspace, emulator: Emulator, name: str, tmp_path: Path) -> None:
-    from azureml.core import Datastore
+    from azureml.core import Dataset, Datastore
 
     keyed = by_key(workspace, emulator, name)
     assert (keyed.name, keyed.account_key, keyed.is_sas) == (name, emulator.installation.storage_key, False)
@@ -130,6 +130,12 @@ def test_register_by_key_and_by_sas(workspace: Workspace, emulator: Emulator, na
     signed = Datastore.register_azure_blob_container(workspace, f"{name}_sas", CONTAINER, account, sas_token=f"?{sas}")
     assert (signed.is_sas, signed.sas_token, signed.account_key) == (True, sas, None)
     assert signed.download(str(tmp_path / "back"), folder, show_progress=False) == 1
+    # Jobs are given signatures, and the SDK's native engine must be able to work with one.
+    assert Dataset.File.from_files((signed, folder)).to_path() == ["/a.txt"]
+    (tmp_path / "source/large").write_bytes(bytes(9 << 20))
+    Dataset.File.upload_directory(str(tmp_path / "source"), (signed, f"{folder}-2"), show_progress=False)
+    assert signed.download(str(tmp_path / "back"), f"{folder}-2", show_progress=False) == 2
+    assert (tmp_path / "back" / f"{folder}-2" / "large").stat().st_size == 9 << 20
     assert Datastore.get(workspace, name.upper()).name == name
 
 

@@ -82,10 +82,15 @@ class Datasets:
         database.make_tables(_TABLES)
 
     def save(self, kind: Kind, dataflow: str, properties: Mapping[str, Any]) -> SavedDataset:
-        """Keep a definition; an equal one that is kept already is the answer."""
+        """Keep a definition; an equal one that is kept already and not registered is the answer."""
         digest = _digest(kind, dataflow, properties)
         with self._database.write():
-            row = self._database.row("SELECT * FROM saved_datasets WHERE digest = ? ORDER BY created", (digest,))
+            # One that is registered has a name and tags, which are nothing to somebody who has the same files.
+            row = self._database.row(
+                "SELECT * FROM saved_datasets WHERE digest = ? "
+                "AND saved_id NOT IN (SELECT saved_id FROM dataset_versions) ORDER BY created",
+                (digest,),
+            )
             return _saved(row) if row else self._insert(kind, dataflow, properties)
 
     def find_saved(self, saved_id: str) -> SavedDataset:

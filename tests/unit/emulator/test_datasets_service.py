@@ -59,6 +59,8 @@ def test_a_saved_definition_is_registered_once() -> None:
     assert saved["id"] == again["id"]
     assert rig.json("GET", f"{BASE}datasets/query/savedDatasetId={saved['id']}")["value"] == []
     register(rig, "d", latest={"savedDatasetId": saved["id"]})
+    other = rig.json("POST", f"{BASE}saveddatasets", {"datasetType": "file", "dataflowJson": flow("a")})
+    assert other["id"] != saved["id"]
     (found,) = rig.json("GET", f"{BASE}datasets/query/savedDatasetId={saved['id']}")["value"]
     assert (found["name"], found["latest"]["savedDatasetId"]) == ("d", saved["id"])
     with pytest.raises(Refusal, match=r"has been registered as d:1 \(name:version\)\."):
