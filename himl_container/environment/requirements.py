@@ -127,7 +127,12 @@ def pip_requirement(text: str, origin: Origin) -> PipRequirement:
         raise InputError(scrub(f"{text!r} is not a pip requirement: {reason}"), where=str(origin)) from error
     if requirement.url is not None:
         _check_wheel_url(requirement.url, origin)
-    return PipRequirement(text=str(requirement), name=requirement.name, origin=origin, hashes=hashes)
+    spelling = str(requirement)
+    if requirement.url is not None:
+        # Versions of packaging before 26 write "name@ https://...", and a lock must not depend on that.
+        name, _, rest = spelling.partition("@")
+        spelling = f"{name.rstrip()} @ {rest.lstrip()}"
+    return PipRequirement(text=spelling, name=requirement.name, origin=origin, hashes=hashes)
 
 
 def check_hashes(requirements: Iterable[PipRequirement], wheels: Iterable[LockedWheel]) -> None:
