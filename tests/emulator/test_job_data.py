@@ -77,7 +77,8 @@ def test_ways_to_bring_a_dataset(workspace: Workspace, folder: str, shell: Submi
     single = files(workspace, f"{folder}/p/a.txt").register(workspace, f"{name}-single")
     several = files(workspace, f"{folder}/p/a/c", f"{folder}/p/ab")
     command = [
-        "cd", every.as_named_input("mounted").as_mount(), "&& find . -type f | sort && touch new 2> /dev/null || echo read-only;",
+        "cd", every.as_named_input("mounted").as_mount(),
+        "&& find . -type f | sort && touch new 2> /dev/null || echo read-only;",
         "find", every.as_named_input("fixed").as_download("/data/here"), "-type f | sort;",
         "cat", single.as_named_input("one").as_mount(), "&& echo;",
         "echo", every.as_named_input("direct"), "$AZURE_ML_INPUT_mounted $mounted $AZUREML_DATAREFERENCE_fixed;",
