@@ -13,6 +13,8 @@ from types import FrameType
 import kit
 import pytest
 
+pytest_plugins = ("emulator_fixtures", "job_image")
+
 
 def pytest_configure() -> None:
     """Let processes that tests start hear Ctrl-C, also where the test run itself is in the background.

@@ -9,7 +9,7 @@ import jwt
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Emulator
+    from emulator_fixtures import Emulator
 
 pytestmark = pytest.mark.emulator
 

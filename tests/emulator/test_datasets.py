@@ -13,7 +13,7 @@ import requests
 if TYPE_CHECKING:
     from azureml.core import Workspace
     from azureml.data import FileDataset
-    from conftest import Emulator
+    from emulator_fixtures import Emulator
 
 pytestmark = pytest.mark.emulator
 

@@ -12,7 +12,7 @@ import requests
 
 if TYPE_CHECKING:
     from azureml.core import Workspace
-    from conftest import Emulator
+    from emulator_fixtures import Emulator
 
 pytestmark = pytest.mark.emulator
 

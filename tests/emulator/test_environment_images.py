@@ -23,7 +23,7 @@ from himl_container.image.endpoint import resolve_endpoint
 
 if TYPE_CHECKING:
     from azureml.core import Workspace
-    from conftest import Emulator
+    from emulator_fixtures import Emulator
 
 pytestmark = [pytest.mark.emulator, pytest.mark.docker]
 

@@ -13,7 +13,7 @@ from unit.emulator.data_rig import PATTERNS, TREE
 
 if TYPE_CHECKING:
     from azureml.core import Environment, Workspace
-    from conftest import Emulator
+    from emulator_fixtures import Emulator
 
 pytestmark = [pytest.mark.emulator, pytest.mark.docker]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import kit
 import pytest
-from conftest import Emulator, emulator_cli, require_servers, start_emulator
+from emulator_fixtures import Emulator, emulator_cli, require_servers, start_emulator
 
 pytestmark = pytest.mark.emulator
 

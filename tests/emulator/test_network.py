@@ -17,7 +17,7 @@ import pytest
 
 if TYPE_CHECKING:
     from azureml.core import Workspace
-    from conftest import Emulator
+    from emulator_fixtures import Emulator
 
 pytestmark = pytest.mark.emulator
 

@@ -10,7 +10,7 @@ from job_image import containers_of, environment_of, submitter, text_of, wait, w
 
 if TYPE_CHECKING:
     from azureml.core import Environment, Workspace
-    from conftest import Emulator
+    from emulator_fixtures import Emulator
 
 pytestmark = [pytest.mark.emulator, pytest.mark.docker]
 

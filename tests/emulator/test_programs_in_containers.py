@@ -12,7 +12,7 @@ from pathlib import Path
 
 import kit
 import pytest
-from conftest import emulator_cli, require_servers, start_emulator
+from emulator_fixtures import emulator_cli, require_servers, start_emulator
 
 pytestmark = [pytest.mark.emulator, pytest.mark.docker]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Emulator, emulator_cli, require_servers, start_emulator
+from emulator_fixtures import Emulator, emulator_cli, require_servers, start_emulator
 from job_image import containers_of, wait_for
 
 pytestmark = [pytest.mark.emulator, pytest.mark.docker]

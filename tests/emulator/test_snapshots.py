@@ -16,7 +16,7 @@ import requests
 
 if TYPE_CHECKING:
     from azureml.core import Experiment, Run, Workspace
-    from conftest import Emulator
+    from emulator_fixtures import Emulator
 
 pytestmark = pytest.mark.emulator
 

@@ -1,7 +1,8 @@
-"""A real emulator for the tests of this folder, started through the command line, and the SDK's workspace in it.
+"""A real emulator for the tests of a session, started through the command line, and the SDK's workspace in it.
 
-The SDK runs in the tests' own process, as PyPI ships it; the variables that lead it to the emulator are set while the
-tests of this folder run, and put back afterwards.
+One emulator serves every folder: this module is a plugin of pytest (``tests/conftest.py`` names it), because a fixture
+that two folders' ``conftest.py`` import would be made twice. The SDK runs in the tests' own process, as PyPI ships it;
+the variables that lead it to the emulator are set while a test runs that asks for ``emulator``, and for no other.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import kit
 import pytest
-from job_image import job_environment, job_image  # noqa: F401  # fixtures
 
 if TYPE_CHECKING:
     from azureml.core import Workspace
@@ -25,6 +25,37 @@ if TYPE_CHECKING:
     from himl_container.emulator.installation import Installation
 
 _FAST = {"AZUREML_DEFAULT_BACKOFF": "1", "AZUREML_DEFAULT_RETRIES": "2"}
+
+
+class _Surroundings:
+    """Which variables this process has: its own, or those of the emulator."""
+
+    def __init__(self) -> None:
+        self._away: dict[str, str] | None = None
+        self._led = False
+
+    def lead(self, emulator: Emulator) -> None:
+        """Set the variables that lead to an emulator."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("AZUREML_")}
+        self._away = {**kept, **emulator.variables}
+        self.show(led=True)
+
+    def show(self, *, led: bool) -> None:
+        """Change from one set of variables to the other, where that is a change."""
+        if self._away is None or led == self._led:
+            return
+        self._led, wanted, self._away = led, self._away, dict(os.environ)
+        os.environ.clear()
+        os.environ.update(wanted)
+
+
+_SURROUNDINGS = _Surroundings()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Lead a test that asks for the emulator to it, and no other."""
+    _SURROUNDINGS.show(led="emulator" in getattr(item, "fixturenames", ()))
 
 
 @dataclass(frozen=True)
@@ -123,15 +154,11 @@ def emulator(tmp_path_factory: pytest.TempPathFactory, package_sources: Mapping[
     """The emulator of all tests of the session; its log must be free of faults at the end."""
     folder = tmp_path_factory.mktemp("emulator")
     running = start_emulator(folder / "data", folder / "home", package_sources)
-    before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith("AZUREML_")]:
-        del os.environ[name]
-    os.environ.update(running.variables)
+    _SURROUNDINGS.lead(running)
     try:
         yield running
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        _SURROUNDINGS.show(led=False)
         running.cli("stop")
         _remove_images(running.installation.workspace.registry_host)
     assert "Traceback" not in running.log, running.log
