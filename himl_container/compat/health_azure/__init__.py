@@ -1,0 +1,1 @@
+"""hi-ml's ``health_azure`` under its own name."""

@@ -1,0 +1,1 @@
+"""What training scripts use with PyTorch Lightning: loggers, progress, timers, recovery checkpoints."""
