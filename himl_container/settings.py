@@ -48,6 +48,8 @@ class Settings:
     :param image_name: repository name of the built image.
     :param registry: where images are pushed: ``host[:port][/path]``; empty for nowhere.
     :param compression: how layers travel, ``gzip`` or ``zstd``.
+    :param azureml_environment: what a run in AzureML gets: our image by its digest (``image``), by its immutable tag
+        (``image-by-tag``), or one that AzureML builds of the Conda dependencies itself (``build``).
     :param skip_post_link: names of Conda packages whose post-link script is knowingly not run.
     :param pypi_names: pairs of a Conda package name and the distribution that it provides, where the names differ.
     :param cache_dir: the folder of layers, wheels and records.
@@ -77,6 +79,7 @@ class Settings:
     image_name: str = "himl"
     registry: str = ""
     compression: str = "gzip"
+    azureml_environment: str = "image"
     skip_post_link: tuple[str, ...] = ()
     pypi_names: tuple[tuple[str, str], ...] = ()
     run: Mapping[str, object] = field(default_factory=dict)
@@ -142,6 +145,7 @@ def _parsers(environ: Mapping[str, str]) -> dict[str, values.Parser]:
         "image-name": values.image_name,
         "registry": values.registry,
         "compression": values.one_of("gzip", "zstd"),
+        "azureml-environment": values.one_of("image", "image-by-tag", "build"),
         "skip-post-link": values.conda_names,
         "pypi-names": values.table(values.conda_name, values.distribution),
         "run": values.run_table,

@@ -77,7 +77,8 @@ def _memo(settings: Settings) -> tuple[str, str, str]:
     return "memo", "fingerprint", _settings_key(settings) + ".json"
 
 
-_OF_A_PUSH = frozenset({"registry", "compression"})  # where an image goes, and how, is nothing of the image
+_OF_A_PUSH = frozenset({"registry", "compression", "azureml_environment"})
+"""Where an image goes, and how, is nothing of the image."""
 
 
 def _settings_key(settings: Settings) -> str:
