@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from himl_container.launch.spec import DEFAULT_SHM_SIZE, LaunchSpec
+from himl_container.launch.spec import LaunchSpec
 
 if TYPE_CHECKING:
     from azureml.core import Environment, RunConfiguration, ScriptRunConfig, Workspace
@@ -69,8 +69,7 @@ def run_configuration(
     result.target = target.compute
     result.environment = environment
     result.environment_variables = dict(spec.environment)
-    if spec.shm_size != DEFAULT_SHM_SIZE:
-        result.docker = DockerConfiguration(use_docker=True, shm_size=size_text(spec.shm_size))
+    result.docker = DockerConfiguration(use_docker=True, shm_size=size_text(spec.shm_size))
     if spec.max_duration is not None:
         result.max_run_duration_seconds = int(spec.max_duration)
     if spec.nodes > 1:
