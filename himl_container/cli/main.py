@@ -18,7 +18,7 @@ import os  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import NoReturn  # noqa: E402
+from typing import TYPE_CHECKING, NoReturn  # noqa: E402
 
 import click  # noqa: E402
 
@@ -27,7 +27,11 @@ from himl_container.errors import HimlError, StorageError  # noqa: E402
 
 gc.enable()
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 COMMANDS = {
+    "init": "Write the first files of a project.",
     "lock": "Solve the environment once and write the lock.",
     "render": "Write the Dockerfile and its build context.",
     "build": "Build the image, test it, and give it its tag.",
@@ -42,8 +46,11 @@ COMMANDS = {
     "emulator": "An AzureML workspace on this machine, for the AzureML SDK.",
     "cache": "List or prune the cache.",
     "doctor": "Check what this machine has and what is missing.",
+    "completion": "Print the script that lets a shell complete commands with Tab.",
     "version": "Print the versions of the tool and of what it uses.",
 }
+
+COMPLETE = "_HIML_CONTAINER_COMPLETE"
 
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
@@ -82,6 +89,14 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"There is no command {name!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return what may come next, without importing any command: somebody has pressed Tab and waits."""
+        from click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        return [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands without importing any."""
         with formatter.section("Commands"):
@@ -108,6 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run the command line and return its exit code."""
     context: click.Context | None = None
+    if COMPLETE in os.environ:
+        return _complete(os.environ[COMPLETE])
     try:
         context = cli.make_context("himl-container", arguments)
         with context:
@@ -115,6 +132,19 @@ def run(arguments: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever happens ends as a message and a code
         return _end(error, context)
+
+
+def _complete(instruction: str) -> int:
+    """Answer a shell in which Tab was pressed; its script (``himl-container completion``) says so in a variable.
+
+    Whatever goes wrong is nobody's error at that moment, and a traceback would land in the line that is being typed.
+    """
+    from click.shell_completion import shell_complete
+
+    try:
+        return shell_complete(cli, {}, "himl-container", COMPLETE, instruction)
+    except Exception:  # noqa: BLE001
+        return 1
 
 
 def _leave(code: int) -> NoReturn:

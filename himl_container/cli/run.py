@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from himl_container.cli.arguments import complete_file
 from himl_container.cli.options import environment_options, output_options
 from himl_container.settings import Settings
 
@@ -43,8 +44,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("--name", metavar="NAME", help="Stem of the run's id. Default: the script's name.")
 @click.option("--locked", is_flag=True, help="Fail when the lock is missing or stale, instead of locking again.")
 @click.option("--dry-run", is_flag=True, help="Print the complete plan and change nothing.")
-@click.argument("script", required=False, default="")
-@click.argument("arguments", metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED)
+@click.argument("script", required=False, default="", shell_complete=complete_file)
+@click.argument("arguments", metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED, shell_complete=complete_file)
 def command(
     *, settings: Settings, output: Output, local: bool, image: str | None, locked: bool, dry_run: bool, **values: object
 ) -> int:

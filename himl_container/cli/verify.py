@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from himl_container.cli.arguments import complete_run
 from himl_container.cli.options import environment_options, output_options
 from himl_container.cli.output import size
 from himl_container.cli.tables import plain, table
@@ -25,7 +26,7 @@ _SHOWN = 60
 @output_options
 @click.option("--runs-dir", type=click.Path(path_type=Path), help="Where run folders are. Default: runs.")
 @click.option("--deep", is_flag=True, help="Also read every layer from the registry, and hash it.")
-@click.argument("reference", metavar="[REF|RUN]", default="")
+@click.argument("reference", metavar="[REF|RUN]", default="", shell_complete=complete_run)
 def command(settings: Settings, output: Output, runs_dir: Path | None, deep: bool, reference: str) -> int:
     """Say whether run, registry, daemon and lock have the same image, or where they part.
 
