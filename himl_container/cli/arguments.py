@@ -36,8 +36,9 @@ def complete_run(context: click.Context, parameter: click.Parameter, incomplete:
 
 def _runs(context: click.Context) -> Iterator[str]:
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        text = Path("most_recent_run.txt").read_text(encoding="utf-8").strip()
-        yield text.rpartition(":")[2]
+        run = Path("most_recent_run.txt").read_text(encoding="utf-8").strip().rpartition(":")[2]
+        if run.isprintable() and run:
+            yield run
     if context.info_name != "verify":
         return
     folder = context.params.get("runs_dir") or Path("runs")

@@ -25,7 +25,7 @@ def complete(*words: str, cwd: Path, code: int = 0) -> list[str]:
     done = subprocess.run([COMMAND], cwd=cwd, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code, done.stderr
     assert done.stderr == ""
-    return done.stdout.splitlines()
+    return [line for line in done.stdout.splitlines() if line]
 
 
 def values(lines: list[str]) -> list[str]:
