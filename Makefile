@@ -3,7 +3,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test test-unit check bench setup tool-image clean
+.PHONY: help demo test test-unit check bench setup tool-image job-wheel clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,7 +34,12 @@ setup: ## install what is missing (Debian as root), or say what is
 tool-image: setup ## the image of the tool itself, as himl-container:latest
 	@scripts/tool_image.sh
 
+job-wheel: ## the wheel of what a job needs, which the examples name, in examples/wheels
+	@scripts/setup.sh --no-docker
+	$(BIN)/python scripts/job_wheel.py
+
 clean: ## remove what the commands above made in this folder, the offline kit included
 	rm -rf .venv .kit build dist runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -rf examples/*/runs examples/*/wheels examples/*/data examples/*/outputs examples/*/pylock.himl.toml
+	rm -rf examples/wheels examples/*/{runs,wheels,data,dataset,outputs,logs,results}
+	rm -f examples/*/{pylock.himl.toml,most_recent_run.txt}
 	find himl_container scripts tests examples -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""An example that comes with the package."""
