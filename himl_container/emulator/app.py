@@ -15,6 +15,7 @@ from himl_container.emulator.compute.workshop import Workshop
 from himl_container.emulator.config import EmulatorConfig
 from himl_container.emulator.data.credentials import Credentials
 from himl_container.emulator.data.jobs import WorkspaceData
+from himl_container.emulator.data.reach import Reach
 from himl_container.emulator.data.resolve import Resolver
 from himl_container.emulator.data.shared_files import SharedFiles
 from himl_container.emulator.http import Answer, Request
@@ -149,7 +150,7 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
     images = job_images(installation, environments, around.blobs, around.registry, base_image=config.base_image)
     builds = Builds(environments, images, around.blobs)
 
-    resolver = Resolver(stores, credentials, around.blobs, installation.workspace)
+    resolver = Resolver(stores, credentials, around.blobs, installation.workspace, Reach(runs))
     data = WorkspaceData(datasets, runs, resolver, around.blobs, installation.workspace)
     workshop = Workshop(
         runs=runs,
@@ -193,8 +194,8 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
         ContainerRegistry(installation, account, access, created),
         registry_login,
         ComputeService(installation.workspace, compute, created),
-        ExecutionService(database, runs, snapshots, compute, access, environments=environments),
-        HyperDriveService(searches, snapshots, compute, access),
+        ExecutionService(database, runs, snapshots, compute, access, data=data, environments=environments),
+        HyperDriveService(searches, snapshots, compute, access, data),
         Telemetry(),
     )
     routes: list[Route] = []

@@ -130,8 +130,8 @@ class JobStart:
         image, interpreter = shop.images.ready(run.definition, lambda line: self._logs.say(line, BUILD_LOG))
         self._say(f"Image {image}, interpreter {interpreter}.")
         self._stop_here()
-        inputs = shop.data.inputs(run.definition)
-        outputs = shop.data.outputs(run.run_id, run.definition)
+        inputs = shop.data.inputs(run.definition, run.submitter)
+        outputs = shop.data.outputs(run.run_id, run.definition, run.submitter)
         for name in (*(item.name for item in inputs), *(item.name for item in outputs)):
             check_name(name, "data")  # it becomes a folder
         # What was written to a mounted output is in the datastore already, and stays in sight.

@@ -75,10 +75,13 @@ class JobOutput:
 class JobData(Protocol):
     """The data of jobs (``himl_container.emulator.data``). Each method raises HimlError with a reason for the log."""
 
-    def inputs(self, definition: Definition) -> tuple[JobInput, ...]:
-        """Return what a definition's ``data`` and ``dataReferences`` ask for."""
+    def inputs(self, definition: Definition, submitter: str = "") -> tuple[JobInput, ...]:
+        """Return what a definition's ``data`` and ``dataReferences`` ask for.
 
-    def outputs(self, run_id: str, definition: Definition) -> tuple[JobOutput, ...]:
+        :param submitter: the run whose job has submitted this one, and so may not be given other runs' files.
+        """
+
+    def outputs(self, run_id: str, definition: Definition, submitter: str = "") -> tuple[JobOutput, ...]:
         """Return what a definition's ``outputData`` promises."""
 
     def fetch(self, item: JobInput, folder: Path) -> str:

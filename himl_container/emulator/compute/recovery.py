@@ -49,7 +49,7 @@ def bury(workshop: Workshop, job: Job) -> None:
     files = RunFiles(workshop.files, job.run_id)
     finish = Finish(workshop, job.run_id, JobFolder(workshop.folder, job.run_id), files, logs)
     try:
-        outputs = workshop.data.outputs(job.run_id, run.definition)
+        outputs = workshop.data.outputs(job.run_id, run.definition, run.submitter)
     except (HimlError, Refusal) as error:
         logs.say(f"The outputs are not stored: {error}")
         outputs = ()

@@ -8,7 +8,8 @@ from typing import Any
 
 from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
-from himl_container.emulator.blobs import RUNS_CONTAINER, SNAPSHOTS_CONTAINER, Blobs
+from himl_container.emulator.blobs import Blobs
+from himl_container.emulator.data.reach import CLOSED_TO_JOBS
 from himl_container.emulator.http import Refusal
 from himl_container.emulator.identity import Identity, Kind
 from himl_container.emulator.installation import Installation
@@ -16,7 +17,6 @@ from himl_container.emulator.state.datastores import BLOB, Datastore
 
 ENDPOINT = "core.windows.net"
 
-_CLOSED_TO_JOBS = frozenset({RUNS_CONTAINER, SNAPSHOTS_CONTAINER})
 _SECRETS = frozenset({"accountKey", "sasToken", "credential", "clientSecret", "userPassword", "credentialValue"})
 
 
@@ -45,7 +45,7 @@ class Credentials:
         if store.built_in:
             key = self._key
         if identity.kind is not Kind.USER and self.owns(store) and not sas:
-            key, sas = "", "" if store.container in _CLOSED_TO_JOBS else self._signature(store.container)
+            key, sas = "", "" if store.container in CLOSED_TO_JOBS else self._signature(store.container)
         kind = "Sas" if sas else "AccountKey" if key else "None"
         return {
             **self._place(store),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from himl_container.emulator.blobs import Blobs
 from himl_container.emulator.compute.model import Definition, JobInput, JobOutput
@@ -20,6 +23,7 @@ from himl_container.emulator.data.request import (
 from himl_container.emulator.data.resolve import Mode, Resolver
 from himl_container.emulator.data.transfer import LocalFile, download, is_stored, local_files, upload
 from himl_container.emulator.data.transformations import Transformation, is_tabular, transformations_of
+from himl_container.emulator.http import Refusal
 from himl_container.emulator.names import Workspace
 from himl_container.emulator.state.datasets import Datasets, DatasetVersion, Kind, SavedDataset
 from himl_container.emulator.state.datastores import DEFAULT_STORE
@@ -40,21 +44,42 @@ class WorkspaceData:
         names = (workspace.subscription_id, workspace.resource_group, workspace.name)
         self._workspace = (names[0].lower(), names[1].lower(), names[2].lower())
 
-    def inputs(self, definition: Definition) -> tuple[JobInput, ...]:
+    def check(self, run_id: str, definition: Definition, submitter: str) -> None:
+        """Find out, before a run is made, whether a job may submit it with its data.
+
+        What cannot be read is told when the run fails, as for users; and all is checked again when it is laid out,
+        because a name may stand for another dataset by then.
+
+        :param run_id: of the run to be; :param submitter: the run whose job submits it.
+        :raises Refusal: 403, the data are or would be files of other runs.
+        """
+        for wanted in _readable(read_inputs, definition):
+            with _only_forbidden():
+                item = self._input(wanted, submitter)
+                if (
+                    item.mode != "direct"
+                ):  # nothing is laid out, and in the script the SDK has the job's own credentials
+                    self._resolver.check(self._dataflow(item), submitter)
+        for going in _readable(read_outputs, definition):
+            with _only_forbidden():
+                self._output(run_id, going, submitter)
+
+    def inputs(self, definition: Definition, submitter: str = "") -> tuple[JobInput, ...]:
         """Return the datasets and data references that a job reads.
 
+        :param submitter: the run whose job has submitted this one; empty for a user.
         :raises InputError: one cannot be read, or cannot be had in the way that is asked for.
         :raises Refusal: 404, there is no such dataset.
         """
-        return tuple(self._input(wanted) for wanted in read_inputs(definition))
+        return tuple(self._input(wanted, submitter) for wanted in read_inputs(definition))
 
-    def outputs(self, run_id: str, definition: Definition) -> tuple[JobOutput, ...]:
+    def outputs(self, run_id: str, definition: Definition, submitter: str = "") -> tuple[JobOutput, ...]:
         """Return the folders that a job writes.
 
         :raises InputError: one cannot be read, or its destination does not exist.
-        :raises Refusal: 400, its destination is no path in a datastore.
+        :raises Refusal: 400, its destination is no path in a datastore; 403, it is in another run's files.
         """
-        return tuple(self._output(run_id, wanted) for wanted in read_outputs(definition))
+        return tuple(self._output(run_id, wanted, submitter) for wanted in read_outputs(definition))
 
     def fetch(self, item: JobInput, folder: Path) -> str:
         """Lay an input's files out in an empty folder.
@@ -65,7 +90,7 @@ class WorkspaceData:
         :raises StorageError: the storage or the disk fails.
         """
         mode: Mode = "download" if item.mode == "download" else "mount"
-        found = self._resolver.resolve(self._dataflow(item), mode)
+        found = self._resolver.resolve(self._dataflow(item), mode, item.source.get("submitter", ""))
         download(self._blobs, found.files, folder)
         # A downloaded dataset stays a folder (``_mount_or_download`` in ``data/context_managers.py`` of the SDK).
         follows_file = found.single and (mode == "mount" or not item.dataset_id)
@@ -95,13 +120,13 @@ class WorkspaceData:
 
     # --- in ---
 
-    def _input(self, wanted: WantedInput) -> JobInput:
+    def _input(self, wanted: WantedInput, submitter: str) -> JobInput:
         if wanted.mode not in {"mount", "download", "direct"}:
             raise InputError(
                 f"an input cannot be had by {wanted.mode[:50]!r} here, only by mount, download or direct",
                 where=wanted.name,
             )
-        source: dict[str, Any] = {"is_file": wanted.is_file}
+        source: dict[str, Any] = {"is_file": wanted.is_file, "submitter": submitter}
         if wanted.dataset_id or wanted.dataset_name:
             saved = self._saved(wanted)
             if wanted.mode != "direct" and saved.kind == "tabular":
@@ -126,7 +151,7 @@ class WorkspaceData:
 
     # --- out ---
 
-    def _output(self, run_id: str, wanted: WantedOutput) -> JobOutput:
+    def _output(self, run_id: str, wanted: WantedOutput, submitter: str) -> JobOutput:
         if wanted.mode not in {"mount", "upload"}:
             raise InputError(
                 f"an output cannot be had by {wanted.mode[:50]!r} here, only by mount or upload", where=wanted.name
@@ -137,7 +162,7 @@ class WorkspaceData:
         path = (wanted.store_path if wanted.store else "") or ("" if not wanted.dataset else DEFAULT_DESTINATION)
         path = path.replace("{run-id}", run_id).replace("{output-name}", wanted.name).strip("/")
         path = checked_path(path, "output's destination") if path else ""
-        self._resolver.container_of(store)
+        self._resolver.container_of(store, path, submitter)
         target = {"wanted": wanted, "store": store, "path": path}
         return JobOutput(wanted.name, wanted.mode, wanted.path, target)
 
@@ -177,6 +202,28 @@ class WorkspaceData:
             return replace(run, output_datasets=(*others, lineage))
 
         self._runs.change(run_id, note)
+
+
+_Wanted = TypeVar("_Wanted")
+
+
+def _readable(read: Callable[[Definition], tuple[_Wanted, ...]], definition: Definition) -> tuple[_Wanted, ...]:
+    try:
+        return read(definition)
+    except InputError:
+        return ()
+
+
+@contextlib.contextmanager
+def _only_forbidden() -> Iterator[None]:
+    """Let pass what is wrong for another reason than that it is forbidden."""
+    try:
+        yield
+    except InputError:
+        return
+    except Refusal as refusal:
+        if refusal.status == HTTPStatus.FORBIDDEN:
+            raise
 
 
 def _target(item: JobOutput) -> tuple[WantedOutput, str, str]:

@@ -11,6 +11,7 @@ from himl_container.emulator.blobs import Blob, Blobs
 from himl_container.emulator.data.credentials import Credentials
 from himl_container.emulator.data.dataflow import Dataflow, Source, Step
 from himl_container.emulator.data.glob import fixed_beginning, fixed_folder, is_pattern, matcher
+from himl_container.emulator.data.reach import Reach
 from himl_container.emulator.names import Workspace
 from himl_container.emulator.state.datastores import BLOB, Datastores
 from himl_container.errors import InputError
@@ -56,20 +57,25 @@ class _Found:
 class Resolver:
     """Finds the files of datasets."""
 
-    def __init__(self, stores: Datastores, credentials: Credentials, blobs: Blobs, workspace: Workspace) -> None:
-        self._stores, self._credentials, self._blobs = stores, credentials, blobs
+    def __init__(
+        self, stores: Datastores, credentials: Credentials, blobs: Blobs, workspace: Workspace, reach: Reach
+    ) -> None:
+        self._stores, self._credentials, self._blobs, self._reach = stores, credentials, blobs, reach
         names = (workspace.subscription_id, workspace.resource_group, workspace.name)
         self._workspace = tuple(name.lower() for name in names)
 
-    def resolve(self, dataflow: Dataflow, mode: Mode) -> DatasetFiles:
+    def resolve(self, dataflow: Dataflow, mode: Mode, submitter: str = "") -> DatasetFiles:
         """Return the files of a dataset, by name, and where the SDK would lay them out.
 
         One source: below the folder that it names. Several: downloaded files lie below ``<datastore>/<path>``; mounted
         ones below the folder that is common to them, and so do downloaded ones only if they are of several datastores.
 
+        :param submitter: as of :meth:`check`.
         :raises InputError: a source has no file, or is elsewhere than in the emulator's storage, or files are chosen in
             a way that only the SDK's own engine can follow.
+        :raises Refusal: 403, as :meth:`check`.
         """
+        self.check(dataflow, submitter)
         if dataflow.elsewhere:
             raise InputError(
                 "the dataset has files outside of the workspace's datastores, which a job here cannot reach",
@@ -89,10 +95,23 @@ class Resolver:
             return DatasetFiles(tuple(_placed(found, posixpath.commonpath(folders) if folders else "")))
         return DatasetFiles(tuple(_unique((item, f"{item.source.store}/{item.blob.name}") for item in found)))
 
-    def container_of(self, store: str) -> str:
+    def check(self, dataflow: Dataflow, submitter: str) -> None:
+        """Find out whether a run may be given a dataset's files.
+
+        :param submitter: the run whose job has submitted that run; empty for a user.
+        :raises Refusal: 403, files of other runs may be among them.
+        """
+        for source in dataflow.sources if submitter else ():
+            known = self._stores.find(source.store)
+            if known is not None and self._credentials.owns(known):
+                self._reach.check(submitter, known.container, source.path)
+
+    def container_of(self, store: str, path: str = "", submitter: str = "") -> str:
         """Return the container of a datastore.
 
+        :param path: of the file or folder there that is wanted; :param submitter: as of :meth:`check`.
         :raises InputError: there is no such datastore, or it is not in the emulator's own storage.
+        :raises Refusal: 403, as :meth:`check`.
         """
         known = self._stores.find(store)
         if known is None:
@@ -101,6 +120,7 @@ class Resolver:
             raise InputError(
                 "a job here reaches no datastore but those of the emulator's own blob storage", where=known.name
             )
+        self._reach.check(submitter, known.container, path)
         return known.container
 
     def _of_source(self, source: Source) -> list[_Found]:

@@ -154,6 +154,7 @@ class Controller:
                 snapshot_id=self._search.snapshot_id,
                 target=parent.target,
                 created_by=parent.created_by,
+                submitter=parent.submitter,
                 tags=child_tags(parameters),
                 properties={
                     "_azureml.ComputeTargetType": "amlctrain",

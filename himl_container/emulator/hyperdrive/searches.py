@@ -112,11 +112,13 @@ class Searches:
         run_id: str = "",
         parent_id: str = "",
         created_by: str = "",
+        submitter: str = "",
     ) -> Run:
         """Create a search, whose children start soon.
 
         :param document: as it was sent; :param search: the same, read.
         :param target: name of the cluster of its children.
+        :param submitter: the run whose job asks for it; empty for a user.
         :raises Refusal: 400 a resumed run is no child of a search, 404 no such parent, 409 the id is taken.
         """
         for earlier in search.resumed:
@@ -132,6 +134,7 @@ class Searches:
                 target=target,
                 snapshot_id=search.snapshot_id,
                 created_by=created_by,
+                submitter=submitter,
                 tags=parent_tags(search),
                 properties=parent_properties(search),
                 warnings=tuple({"source": "hyperdrive", "message": note} for note in search.notes),

@@ -43,6 +43,13 @@ class Registered(Protocol):
         """Return the environment of a run configuration with the name and version under which it is kept."""
 
 
+class SubmittedData(Protocol):
+    """What the service asks of the data of jobs (:class:`himl_container.emulator.data.jobs.WorkspaceData`)."""
+
+    def check(self, run_id: str, definition: Definition, submitter: str) -> None:
+        """Find out whether a job may submit a run with its data."""
+
+
 class ExecutionService:
     """Starts and stops the jobs of runs.
 
@@ -57,10 +64,11 @@ class ExecutionService:
         compute: Starter,
         access: Access,
         *,
+        data: SubmittedData,
         environments: Registered | None = None,
     ) -> None:
         self._database, self._runs, self._snapshots = database, runs, snapshots
-        self._compute, self._access, self._environments = compute, access, environments
+        self._compute, self._access, self._data, self._environments = compute, access, data, environments
 
     def routes(self) -> tuple[Route, ...]:
         """Return what the service answers."""
@@ -106,6 +114,8 @@ class ExecutionService:
             self._snapshots.get(snapshot_id)
         experiment = request.params["experiment"]
         run_id = request.first("runId") or new_run_id(experiment)
+        if request.identity.run_id:
+            self._data.check(run_id, definition, request.identity.run_id)
         with self._database.write():
             if self._environments is not None and value(definition, "environment"):
                 definition["environment"] = self._environments.named(section(definition, "environment"), experiment)
@@ -117,6 +127,7 @@ class ExecutionService:
                 snapshot_id=snapshot_id,
                 target=cluster.name,
                 created_by=request.identity.name,
+                submitter=request.identity.run_id,
                 properties=properties_of(snapshot_id),
             )
             self._compute.submit(run_id)

@@ -14,6 +14,7 @@ from himl_container.emulator.http import Answer, Refusal, Request, json_answer
 from himl_container.emulator.hyperdrive.definition import Search, child_definition, read_search
 from himl_container.emulator.hyperdrive.searches import Searches
 from himl_container.emulator.routes import Handler, Route
+from himl_container.emulator.services.execution import SubmittedData
 from himl_container.emulator.state.run import Run, iso
 
 LARGEST_CONFIG = 4 * 2**20
@@ -39,8 +40,11 @@ class SnapshotLookup(Protocol):
 class HyperDriveService:
     """Starts and cancels searches."""
 
-    def __init__(self, searches: Searches, snapshots: SnapshotLookup, compute: Checker, access: Access) -> None:
+    def __init__(
+        self, searches: Searches, snapshots: SnapshotLookup, compute: Checker, access: Access, data: SubmittedData
+    ) -> None:
         self._searches, self._snapshots, self._compute, self._access = searches, snapshots, compute, access
+        self._data = data
 
     def routes(self) -> tuple[Route, ...]:
         """Return what the service answers."""
@@ -99,7 +103,10 @@ class HyperDriveService:
         document = read_config(request)
         search = read_search(document)
         # Any parameters will do: they are words behind the other arguments.
-        cluster = self._compute.check("", child_definition(search, {}))
+        definition = child_definition(search, {})
+        cluster = self._compute.check("", definition)
+        if request.identity.run_id:
+            self._data.check(run_id or "search", definition, request.identity.run_id)
         if search.snapshot_id:
             self._snapshots.get(search.snapshot_id)
         run = self._searches.create(
@@ -110,6 +117,7 @@ class HyperDriveService:
             run_id=run_id,
             parent_id=parent_id,
             created_by=request.identity.name,
+            submitter=request.identity.run_id,
         )
         return json_answer({"code": 201, "result": _experiment(run, search)}, 201)
 

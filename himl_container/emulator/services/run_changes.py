@@ -60,9 +60,16 @@ def status_of(asked: Mapping[str, Any]) -> Status | None:
 def changed(run: Run, values: Mapping[str, Any]) -> Run:
     """Return a run with values of :func:`values_of`: tags and lineage are added, properties stay as they are.
 
-    :raises Refusal: 400, a property would change (``Run.add_properties`` of the SDK calls them immutable).
+    What a job was submitted with stays too: a preempted one is started again with it, and could otherwise ask for data
+    that it may not read.
+
+    :raises Refusal: 400, a property would change (``Run.add_properties`` of the SDK calls them immutable), or the
+        definition or the compute target of a run with a job.
     """
     merged = dict(values)
+    for field in ("definition", "target") if run.definition else ():
+        if merged.get(field, getattr(run, field)) != getattr(run, field):
+            raise Refusal(400, "UserError", f"The {field} of run {run.run_id} was submitted and cannot be changed.")
     for name, value in values["properties"].items():
         if run.properties.get(name, value) != value:
             raise Refusal(400, "UserError", f"Property {name} is set already, and properties cannot be changed.")

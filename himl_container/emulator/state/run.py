@@ -39,6 +39,7 @@ class Run:
     :param parent_id: empty for a run without a parent; :param root_id: its own id then.
     :param run_type: ``azureml.scriptrun``, ``hyperdrive``, ``azureml.PipelineRun`` and so on, as the SDK names it.
     :param created: times are seconds since the epoch; None for what has not happened.
+    :param submitter: the run whose job has submitted this one; empty where a user has.
     :param definition: the run configuration as submitted; empty for a run that was started from outside.
     :param error: the ``error`` object of the wire; empty where nothing failed.
     :param tags: one without a value (``run.tag("checked")``) is None.
@@ -63,6 +64,7 @@ class Run:
     description: str = ""
     target: str = ""
     created_by: str = ""
+    submitter: str = ""
     snapshot_id: str = ""
     tags: Mapping[str, str | None] = field(default_factory=dict)
     properties: Mapping[str, str] = field(default_factory=dict)

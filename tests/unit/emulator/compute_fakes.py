@@ -14,6 +14,7 @@ from unit.launch.launch_fakes import IMAGE_ID, FakeContainers, Script
 from himl_container.emulator.compute.model import Cluster, JobInput, JobOutput
 from himl_container.emulator.compute.scheduler import LocalCompute
 from himl_container.emulator.compute.workshop import Workshop
+from himl_container.emulator.http import Refusal
 from himl_container.emulator.state.artifacts import Artifacts
 from himl_container.emulator.state.database import Database
 from himl_container.emulator.state.jobs import Jobs
@@ -55,11 +56,18 @@ class FakeData:
         self.taken: tuple[JobOutput, ...] = ()
         self.stored: list[tuple[str, str, list[str]]] = []
         self.error: Exception | None = None
+        self.asked: list[str] = []
+        self.forbidden = False
 
-    def inputs(self, definition: Mapping[str, Any]) -> tuple[JobInput, ...]:
+    def check(self, run_id: str, definition: Mapping[str, Any], submitter: str) -> None:
+        if self.forbidden:
+            raise Refusal(403, "AuthorizationFailed", f"not for the job of {submitter}")
+
+    def inputs(self, definition: Mapping[str, Any], submitter: str = "") -> tuple[JobInput, ...]:
+        self.asked.append(submitter)
         return self.given
 
-    def outputs(self, run_id: str, definition: Mapping[str, Any]) -> tuple[JobOutput, ...]:
+    def outputs(self, run_id: str, definition: Mapping[str, Any], submitter: str = "") -> tuple[JobOutput, ...]:
         return self.taken
 
     def fetch(self, item: JobInput, folder: Path) -> str:

@@ -14,6 +14,7 @@ from himl_container.emulator.blobs import FILES_CONTAINER, RUNS_CONTAINER, SNAPS
 from himl_container.emulator.data.credentials import Credentials
 from himl_container.emulator.data.dataflow import Form, Source, dataflow_of
 from himl_container.emulator.data.jobs import WorkspaceData
+from himl_container.emulator.data.reach import Reach
 from himl_container.emulator.data.resolve import Resolver
 from himl_container.emulator.data.shared_files import SharedFiles
 from himl_container.emulator.installation import Installation
@@ -65,7 +66,7 @@ class DataRig(Rig):
         self.stores = Datastores(self.database, WORKSPACE.storage_account, self.clock)
         self.datasets, self.models = Datasets(self.database, self.clock), Models(self.database, self.clock)
         credentials = Credentials(INSTALLATION, self.blobs, self.clock)
-        resolver = Resolver(self.stores, credentials, self.blobs, WORKSPACE)
+        resolver = Resolver(self.stores, credentials, self.blobs, WORKSPACE, Reach(self.runs))
         self.data = WorkspaceData(self.datasets, self.runs, resolver, self.blobs, WORKSPACE)
         services = (
             DatastoreService(self.stores, credentials, access),

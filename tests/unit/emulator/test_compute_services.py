@@ -34,7 +34,7 @@ class Rig:
         plant = self.plant
         access = Access(plant.runs, Mock(spec=Tokens))
         snapshots = Snapshots(plant.database, plant.blobs, lambda: 0.0)
-        execution = ExecutionService(plant.database, plant.runs, snapshots, plant.compute, access)
+        execution = ExecutionService(plant.database, plant.runs, snapshots, plant.compute, access, data=plant.data)
         compute = ComputeService(WORKSPACE, plant.compute, 1_800_000_000.0)
         self.router = Router([*execution.routes(), *compute.routes()])
 
@@ -124,6 +124,24 @@ def test_a_job_starts_and_cancels_what_is_its_own(rig: Rig) -> None:
     with pytest.raises(Refusal) as caught:
         rig.ask("POST", "/execution/v1.0/{ws}/experiments/another/runId/own/cancel")
     assert caught.value.status == 404
+
+
+def test_the_data_of_what_a_job_submits_are_what_the_job_may_read(rig: Rig) -> None:
+    rig.start(runId="own")
+    rig.plant.data.forbidden = True
+    assert refusal(rig, {**BODY, "ParentRunId": "own"}, identity=job("own"), runId="child").status == 403
+    assert rig.plant.runs.find("child") is None
+    rig.start({**BODY, "ParentRunId": "own"}, runId="of_user")  # to a user nothing is forbidden
+    rig.plant.data.forbidden = False
+    rig.start({**BODY, "ParentRunId": "own"}, identity=job("own"), runId="child")
+    runs = rig.plant.runs
+    assert [runs.get(name).submitter for name in ("own", "of_user", "child")] == ["", "", "own"]
+    # ... and whoever lays the data out later is told for whom it does.
+    rig.plant.compute.cancel("of_user")  # the cluster has two nodes
+    rig.plant.compute.start()
+    for run_id in ("own", "child"):
+        rig.plant.wait(run_id, Status.STARTING, Status.RUNNING)
+    assert sorted(rig.plant.data.asked) == ["", "own"]
 
 
 def test_preempt_is_for_users_and_running_jobs(rig: Rig) -> None:

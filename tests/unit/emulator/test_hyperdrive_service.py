@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,22 @@ def multipart(document: Any, name: str = "config") -> tuple[bytes, dict[str, str
     return f"{head}\r\n\r\n{text}\r\n--limit--\r\n".encode(), {"content-type": "multipart/form-data; boundary=limit"}
 
 
+class Data:
+    forbidden = False
+
+    def check(self, run_id: str, definition: Mapping[str, Any], submitter: str) -> None:
+        assert definition["script"] == "train.py"
+        if self.forbidden:
+            raise Refusal(403, "AuthorizationFailed", f"not for the job of {submitter}")
+
+
 class Service:
     def __init__(self) -> None:
+        self.data = Data()
         self.bench = Bench()
         # A job's token is not asked for here.
         access = Access(self.bench.runs, tokens=None)  # type: ignore[arg-type]
-        service = HyperDriveService(self.bench.searches, Snapshots(), self.bench.compute, access)
+        service = HyperDriveService(self.bench.searches, Snapshots(), self.bench.compute, access, self.data)
         self._router = Router(service.routes())
 
     def __call__(self, path: str, document: Any = None, identity: Identity = USER) -> tuple[int, dict[str, Any]]:
@@ -111,7 +122,11 @@ def test_a_job_may_search_below_its_own_run_only() -> None:
     status, answer = service("runs/own", config(), job)
     assert status == 201
     run = service.bench.runs.get(answer["result"]["hyperdrive_run_id"])
-    assert (run.parent_id, run.root_id) == ("own", "own")
+    assert (run.parent_id, run.root_id, run.submitter) == ("own", "own", "own")
+    service.bench.searches.step()
+    assert [child.submitter for child in service.bench.children(run.run_id)] == ["own", "own"]
+    service.data.forbidden = True
+    assert service("runs/own", config(), job)[0] == 403
     _, foreign = service("runs", config())
     assert service(f"runs/{foreign['result']['hyperdrive_run_id']}/cancel", identity=job)[0] == 403
 
