@@ -285,14 +285,22 @@ def modules(raw: Raw) -> tuple[str, ...]:
     return tuple(names)
 
 
+_TABLES_OF_TABLES = ("datasets", "outputs")
+
+
 def run_table(raw: Raw) -> Mapping[str, object]:
-    """Accept the table of launch defaults: kebab-case keys; strings, numbers, booleans, and lists or tables of them."""
+    """Accept the table of launch defaults: kebab-case keys; strings, numbers, booleans, and lists or tables of them.
+
+    A dataset or an output may be a table too.
+    """
     if not isinstance(raw.value, dict):
         raise fail(raw, f"is {_kind(raw.value)}, not a table")
     for key, value in raw.value.items():
         if not re.fullmatch(r"[a-z][a-z0-9-]*", key):
             raise fail(raw, f"'run' has the key {key!r}", "Keys are small letters, digits and hyphens.")
         items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else (value,)
+        if key in _TABLES_OF_TABLES and isinstance(value, dict):
+            items = [part for item in items for part in (item.values() if isinstance(item, dict) else (item,))]
         if not all(isinstance(item, (str, int, float, bool)) for item in items):
             raise fail(raw, f"'run.{key}' is neither a plain value nor a list or table of plain values")
         if any(isinstance(item, str) and "\0" in item for item in items):

@@ -1,4 +1,4 @@
-"""Reading what a user writes for a run: durations, sizes, ``NAME=FOLDER`` and ``K=V``.
+"""Reading what a user writes for a run: durations, sizes, names and ``K=V``.
 
 Every function raises InputError with the offending text, so that the command line only passes values on.
 """
@@ -97,18 +97,6 @@ def is_text(value: str) -> bool:
         return b"\0" not in value.encode()
     except UnicodeEncodeError:  # the shell passed bytes that are not UTF-8
         return False
-
-
-def parse_named_folder(text: str, where: str) -> tuple[str, str]:
-    """Split ``NAME=FOLDER`` at the first ``=``.
-
-    :raises InputError: a part is missing, or the name is not made of letters, digits, ``_``, ``-`` and ``.``.
-    """
-    name, equals, folder = text.partition("=")
-    if not equals or not folder:
-        raise InputError(f"{text!r} is not NAME=FOLDER", where=where)
-    check_name(name, where)
-    return name, folder
 
 
 def check_name(name: str, where: str) -> None:

@@ -81,13 +81,3 @@ def test_the_value_of_a_refused_variable_is_not_told(value: str) -> None:
     with pytest.raises(InputError) as caught:
         parse.parse_variable(f"TOKEN={value}", "--env")
     assert "s3cret" not in str(caught.value)
-
-
-def test_a_named_folder_may_have_an_equals_sign_in_its_path() -> None:
-    assert parse.parse_named_folder("iris=/data/a=b", "--dataset") == ("iris", "/data/a=b")
-
-
-@pytest.mark.parametrize("text", ["iris", "=/data", "iris=", "a/b=/data", "../x=/data", "a b=/data", "a\n=/d", "-a=/d"])
-def test_a_named_folder_needs_a_plain_name_and_a_folder(text: str) -> None:
-    with pytest.raises(InputError):
-        parse.parse_named_folder(text, "--dataset")
