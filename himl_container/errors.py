@@ -93,3 +93,15 @@ class VerifyError(HimlError):
     """What should be one and the same image is not: run, registry, daemon and lock part somewhere."""
 
     exit_code = 76
+
+
+class AzureMLError(HimlError):
+    """AzureML does not answer or refused a request, or nobody is logged in."""
+
+    exit_code = 77
+
+
+class RunFailedError(HimlError):
+    """A run in AzureML for which we waited failed, was cancelled, or ran out of time."""
+
+    exit_code = 78

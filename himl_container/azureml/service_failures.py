@@ -1,0 +1,55 @@
+"""What the SDK's exceptions mean to a user."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from himl_container.errors import AzureMLError, HimlError
+
+
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn exceptions of the SDK and of the libraries below it into ours, with the next step; others pass.
+
+    :param what: what was asked for: "the workspace research".
+    :raises LoginFailed: the login was refused or has expired.
+    :raises AzureMLError: anything else that AzureML or the network refused.
+    """
+    try:
+        yield
+    except HimlError:
+        raise
+    except Exception as error:
+        found = explanation(what, error)
+        if found is None:
+            raise
+        raise found from error
+
+
+def explanation(what: str, error: BaseException) -> AzureMLError | None:
+    """Return our exception for one of the SDK's, or None where it is no failure of a service."""
+    from himl_container.azureml.failures import LoginFailed
+    from himl_container.azureml.login import HOW_TO_LOG_IN
+    from himl_container.azureml.retry import is_transient, one_line, status_of
+
+    kinds = [f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__]
+    if not any(kind.partition(".")[0] in _LIBRARIES for kind in kinds):
+        return None
+    said = one_line(error)
+    if set(kinds) & _LOGIN or status_of(error) == 401 or "AADSTS" in said:
+        return LoginFailed(f"Azure refused the login: {said}", where=what, hint=HOW_TO_LOG_IN)
+    if is_transient(error):
+        hint = "look at the network (and a proxy, if there is one), and try again"
+        return AzureMLError(f"AzureML does not answer: {said}", where=what, hint=hint)
+    return AzureMLError(said, where=what)
+
+
+_LIBRARIES = {"azureml", "azure", "msrest", "msrestazure", "msal", "requests", "urllib3"}
+_LOGIN = {
+    "azureml.AuthenticationException",
+    "azure.ClientAuthenticationError",
+    "azure.CredentialUnavailableError",
+    "msrest.AuthenticationError",
+    "msrest.TokenExpiredError",
+}
