@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
+import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from himl_container.azureml.constants import ENVIRONMENT_VERSION
 from himl_container.azureml.failures import WrongValue
 from himl_container.azureml.retry import retried
 from himl_container.cache import Cache
-from himl_container.errors import StorageError
+from himl_container.environment.urls import scrub
+from himl_container.errors import AzureMLError, StorageError
 
 if TYPE_CHECKING:
     from azureml.core import Environment, Workspace
 
     from himl_container.launch.spec import ImageRef
+
+_log = logging.getLogger(__name__)
+_STATUS = re.compile(r"Code: ([1-5]\d\d)\b")
 
 NAME = "himl-"
 """What the names of our environments begin with; the fingerprint's first half follows, as in the image's tag."""
@@ -45,8 +53,6 @@ def environment_of(
     key = hashlib.sha256(f"{workspace_key(workspace)}\n{made.name}\n{made.version}".encode()).hexdigest() + ".json"
     if cache.has("memo", "environments", key):
         return made
-    from himl_container.azureml.conda_environment import register_environment
-
     found = register_environment(workspace, made)
     with contextlib.suppress(StorageError):  # then it is asked for again
         cache.write_json({"name": made.name, "version": made.version}, "memo", "environments", key)
@@ -83,23 +89,84 @@ def registered_environment(workspace: Workspace, name: str) -> Environment:
     """Return the latest version of an environment that somebody registered.
 
     :raises WrongValue: there is none of this name.
+    :raises AzureMLError: the service refuses.
     """
-    from azureml.core import Environment
-
-    try:
-        return retried(f"ask for the environment '{name}'", lambda: Environment.get(workspace, name))
-    except Exception as error:
-        if not is_missing(error):
-            raise
+    found = _find(workspace, name, None)
+    if found is None:
         raise WrongValue(
             f"The environment '{name}' does not exist in the AzureML workspace.",
             hint="Register it, or leave 'aml_environment_name' out: then the image is made of environment.yml.",
-        ) from error
+        )
+    return found
 
 
-def is_missing(error: BaseException) -> bool:
-    """Whether the service says that it has no such environment (``_restclient/environment_client.py`` of the SDK)."""
-    return "Code: 404" in str(error)
+def register_environment(workspace: Workspace, environment: Environment) -> Environment:
+    """Return the registered environment of this name and version (without one: the latest); registers a missing one.
+
+    It is registered where the service says that there is none, and on no other answer. The result is what the service
+    has, and it is what a run is to be given.
+
+    :raises AzureMLError: the service refuses.
+    """
+    found = _find(workspace, environment.name, environment.version)
+    if found is not None:
+        _log.info("Using existing Python environment '%s' with version '%s'.", found.name, found.version)
+        return found
+    if environment.version is None:
+        environment.version = ENVIRONMENT_VERSION
+    _log.info(
+        "Python environment '%s' does not yet exist, creating and registering it with version '%s'.",
+        environment.name,
+        environment.version,
+    )
+    return retried(
+        f"registering the environment '{environment.name}'",
+        lambda: _asked(environment.name, lambda: _quietly(lambda: environment.register(workspace))),
+    )
+
+
+def _find(workspace: Workspace, name: str, version: str | None) -> Environment | None:
+    """Return a registered environment; None where the service says that there is none."""
+    from azureml.core import Environment
+
+    try:
+        return retried(
+            f"asking for the environment '{name}'",
+            lambda: _asked(name, lambda: Environment.get(workspace, name, version)),
+        )
+    except _RefusedError as error:
+        if error.status_code == 404:
+            return None
+        raise
+
+
+class _RefusedError(AzureMLError):
+    """The service of environments refused. The SDK has the status in a text alone (``environment_client.py``)."""
+
+    def __init__(self, name: str, status_code: int, text: str) -> None:
+        super().__init__(scrub(text), where=f"environment '{name}'")
+        self.status_code = status_code
+
+
+def _asked(name: str, action: Callable[[], Environment]) -> Environment:
+    try:
+        return action()
+    except Exception as error:
+        found = _STATUS.search(str(error)) if type(error) is Exception else None
+        if found is None:
+            raise
+        raise _RefusedError(name, int(found[1]), str(error)) from error
+
+
+def _quietly(action: Callable[[], Environment]) -> Environment:
+    """Do something without the SDK's warning that a version is set: it is meant."""
+    logger = logging.getLogger("azureml.core.environment")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return action()
+    finally:
+        logger.setLevel(level)
 
 
 def _place(image: ImageRef, *, by_tag: bool) -> tuple[str, str]:

@@ -1,0 +1,190 @@
+"""The old way: AzureML builds the image of a run itself, of the Conda dependencies.
+
+It takes half an hour where ours takes minutes, and what comes out is not tested. It is kept for workspaces whose
+clusters can pull nothing but what AzureML has built, and for scripts that call these functions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from himl_container.azureml.constants import DEFAULT_ENVIRONMENT_VARIABLES
+from himl_container.azureml.environments import register_environment
+from himl_container.azureml.failures import MissingFile, WrongValue
+from himl_container.azureml.retry import retried
+
+if TYPE_CHECKING:
+    from azureml.core import Environment, Workspace
+
+__all__ = ["create_python_environment", "merge_conda_files", "register_environment"]
+
+_PYPI = "https://pypi.org/simple"
+_log = logging.getLogger(__name__)
+
+
+def create_python_environment(  # noqa: PLR0917  # hi-ml's signature
+    conda_environment_file: Path,
+    pip_extra_index_url: str = "",
+    workspace: Workspace | None = None,
+    private_pip_wheel_path: Path | None = None,
+    docker_base_image: str = "",
+    environment_variables: dict[str, str] | None = None,
+) -> Environment:
+    """Return an environment that AzureML is to build of a Conda file; it is not registered.
+
+    Its name is a hash of all that decides what it becomes. A wheel is uploaded under a name that has its content's
+    hash in it, so that a new wheel of an old name is not taken for the old one.
+
+    :param pip_extra_index_url: an index that is searched *before* PyPI, in spite of the name.
+    :param workspace: where the wheel is uploaded; without one, the wheel is left out, as hi-ml did.
+    :param environment_variables: of the environment, beside hi-ml's own five, over which they win.
+    :raises MissingFile: the wheel or the Conda file is not a file.
+    """
+    from azureml.core import Environment
+    from azureml.core.conda_dependencies import CondaDependencies
+
+    conda_environment_file = Path(conda_environment_file)
+    try:
+        text = conda_environment_file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise MissingFile(
+            f"the Conda file cannot be read: {error.strerror}", where=str(conda_environment_file)
+        ) from error
+    dependencies = CondaDependencies(conda_dependencies_file_path=str(conda_environment_file))
+    variables = {**DEFAULT_ENVIRONMENT_VARIABLES, **(environment_variables or {})}
+    hashed = [text, docker_base_image, str(variables)]
+    if pip_extra_index_url:
+        # So that a package that both have comes from the private index.
+        dependencies.set_pip_option(f"--index-url {pip_extra_index_url}")
+        dependencies.set_pip_option(f"--extra-index-url {_PYPI}")
+        hashed.append(f"index {pip_extra_index_url}")
+    if workspace is not None and private_pip_wheel_path is not None:
+        wheel = Path(private_pip_wheel_path)
+        if not wheel.is_file():
+            raise MissingFile(f"Cannot add add_private_pip_wheel: {wheel}, it is not a file.")
+        content = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        url = retried("uploading the private wheel", lambda: _upload(workspace, wheel, content))
+        dependencies.add_pip_package(url)
+        print(f"Added add_private_pip_wheel {wheel} to AzureML environment.")  # noqa: T201  # hi-ml's line
+        hashed.append(f"wheel {wheel.name} {content}")
+    # hi-ml's own name where nothing is given that it left out of it.
+    digest = hashlib.sha1("\n".join(hashed).encode(), usedforsecurity=False).hexdigest()[:32]
+    result = Environment(name=f"HealthML-{digest}")
+    result.python.conda_dependencies = dependencies
+    result.environment_variables = variables
+    if docker_base_image:
+        result.docker.base_image = docker_base_image
+    return result
+
+
+def merge_conda_files(files: list[Path], result_file: Path) -> None:
+    """Write one Conda file that has the dependencies of several; all else in them but name and channels is left out.
+
+    Channels keep every file's order. Different pins of one package are all kept.
+
+    :raises conda_merge.MergeError: the files' orders of channels contradict each other.
+    :raises WrongValue: no file has a dependency.
+    :raises MissingFile: a file is not there.
+    """
+    import conda_merge
+
+    documents = [_document(Path(file)) for file in files]
+    merged: dict[str, Any] = {}
+    name = conda_merge.merge_names(document.get("name") for document in documents)
+    if name:
+        merged["name"] = name
+    try:
+        channels = conda_merge.merge_channels(document.get("channels") for document in documents)
+    except conda_merge.MergeError:
+        _log.error("Failed to merge channel priorities.")
+        raise
+    if channels:
+        merged["channels"] = channels
+    try:
+        dependencies = conda_merge.merge_dependencies(_dependencies(document) for document in documents)
+    except conda_merge.MergeError:
+        _log.error("Failed to merge dependencies.")
+        raise
+    if not dependencies:
+        raise WrongValue("No dependencies found in any of the conda files.")
+    merged["dependencies"] = dependencies
+    import yaml
+
+    Path(result_file).write_text(yaml.safe_dump(merged, sort_keys=False, default_flow_style=False), encoding="utf-8")
+    _tell(dependencies)
+
+
+def _upload(workspace: Workspace, wheel: Path, content: str) -> str:
+    """Upload a wheel, if this content of it was not uploaded before; return its address.
+
+    The SDK has one place for each file name and replaces nothing, so the hash becomes the wheel's build tag, which is
+    the part of a wheel's name that says nothing about what it is (binary distribution format, file name convention).
+    """
+    from azureml.core import Environment
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, content_name(wheel.name, content))
+        shutil.copyfile(wheel, copy)
+        return str(Environment.add_private_pip_wheel(workspace, str(copy), exist_ok=True))
+
+
+def content_name(wheel: str, content: str) -> str:
+    """Return a wheel's file name with a hash of its content as the build tag.
+
+    :param content: the hash in hexadecimal digits.
+    :raises WrongValue: the name is not that of a wheel.
+    """
+    parts = wheel.removesuffix(".whl").split("-")
+    if not wheel.endswith(".whl") or len(parts) not in (5, 6) or not all(parts):
+        raise WrongValue(
+            "this is not the file name of a wheel", where=wheel, hint="NAME-VERSION[-BUILD]-PYTHON-ABI-PLATFORM.whl"
+        )
+    # A build tag begins with a digit.
+    return "-".join([*parts[:2], f"0h{content[:16]}", *parts[-3:]]) + ".whl"
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise MissingFile(f"the Conda file cannot be read: {error.strerror}", where=str(file)) from error
+    except UnicodeDecodeError as error:
+        raise WrongValue("the Conda file is not UTF-8", where=str(file)) from error
+
+
+def _document(file: Path) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        document = yaml.safe_load(_text(file))
+    except yaml.YAMLError as error:
+        raise WrongValue(f"this is not YAML: {error}", where=str(file)) from error
+    if document is None:
+        raise WrongValue("the Conda file is empty", where=str(file))
+    if not isinstance(document, dict):
+        raise WrongValue("a Conda file is a mapping: name, channels, dependencies", where=str(file))
+    return document
+
+
+def _dependencies(document: Mapping[str, Any]) -> list[Any] | None:
+    """Return the dependencies of a file without empty sections of pip, over which conda-merge stumbles."""
+    found: Sequence[Any] | None = document.get("dependencies")
+    if found is None:
+        return None
+    return [item for item in found if not (isinstance(item, dict) and not item.get("pip"))]
+
+
+def _tell(dependencies: Sequence[Any]) -> None:
+    """Log what was merged."""
+    conda = [item for item in dependencies if not isinstance(item, dict)]
+    pip = [text for item in dependencies if isinstance(item, dict) for text in item["pip"]]
+    for kind, packages in (("Conda", conda), ("pip", pip)):
+        _log.info("Merged environment: %d %s packages", len(packages), kind)
+        for package in packages:
+            _log.debug("  %s", package)
