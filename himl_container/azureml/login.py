@@ -60,9 +60,7 @@ def get_authentication() -> AbstractAuthentication:
     if found is not None:
         return found
     if can_ask(sys.modules, sys.stdin, sys.stderr):
-        _LOG.info(
-            "Using interactive login to Azure. To use a service principal, %s.", HOW_TO_LOG_IN.partition("or ")[2]
-        )
+        _LOG.info("Using interactive login to Azure. To do without: %s.", HOW_TO_LOG_IN)
         return interactive_login(os.environ)
     tried = "; ".join(refusals)
     what = "nobody is logged in to Azure, and there is no terminal to ask at" + (f" ({tried})" if tried else "")

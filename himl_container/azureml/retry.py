@@ -64,7 +64,7 @@ def retried(
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether the same request may well succeed in a moment: no connection, a time-out, 408, 429, most of 5xx."""
+    """Return whether the same request may soon succeed: no connection, a time-out, 408, 429, most of 5xx."""
     for one in _chain(error):
         if (status := status_of(one)) is not None:
             again = status in (_REQUEST_TIMEOUT, _TOO_MANY_REQUESTS)

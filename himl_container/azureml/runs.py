@@ -92,9 +92,7 @@ def is_run_and_child_runs_completed(run: Run) -> bool:
     for one in itertools.chain([run], run.get_children()):
         status = one.get_status()
         if status != "Completed":
-            _LOG.info(
-                "Run %s in experiment %s is not completed: its status is %s.", one.id, one.experiment.name, status
-            )
+            _LOG.info("Run %s in experiment %s is not completed: status %s.", one.id, one.experiment.name, status)
             return False
     return True
 
