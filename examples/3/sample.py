@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-OUTPUTS = Path("outputs")
+from health_azure import submit_to_azure_if_needed
+
+CLUSTER = "cpu-cluster"
+"""A cluster of your workspace."""
 
 
 def primes_below(target: int) -> list[int]:
@@ -19,17 +21,19 @@ def primes_below(target: int) -> list[int]:
 
 def main() -> None:
     """Read the command line and write the file."""
+    run_info = submit_to_azure_if_needed(
+        compute_cluster_name=CLUSTER, wait_for_completion=True, wait_for_completion_show_output=True
+    )
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", "--target", type=int, default=100, help="write the primes below this (default: 100)")
     parser.add_argument("-o", "--output", default="primes.txt", help="name of the output file (default: primes.txt)")
     args = parser.parse_args()
 
     primes = primes_below(args.target)
-    # The folder is there in a container; this is for running the script without one.
-    OUTPUTS.mkdir(exist_ok=True)
-    target = OUTPUTS / args.output
+    # "outputs" in the current folder, there and here. AzureML keeps what is in it with the run.
+    target = run_info.output_folder / args.output
     target.write_text("".join(f"{prime}\n" for prime in primes), encoding="utf-8")
-    print(f"{len(primes)} primes below {args.target} are in {target}")
+    print(f"{len(primes)} primes below {args.target} are in outputs/{args.output}")
 
 
 if __name__ == "__main__":

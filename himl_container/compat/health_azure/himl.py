@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from himl_container.azureml.runs import is_run_and_child_runs_completed
     from himl_container.azureml.script_run import create_script_run
     from himl_container.azureml.submission import submit_run
-    from himl_container.azureml.workspace import find_file_in_parent_folders, get_workspace
+    from himl_container.azureml.workspace import get_workspace
 
 _PLACES = {
     "himl_container.azureml.amlignore": ("append_to_amlignore",),
@@ -61,7 +61,7 @@ _PLACES = {
     "himl_container.azureml.runs": ("is_run_and_child_runs_completed",),
     "himl_container.azureml.script_run": ("create_script_run",),
     "himl_container.azureml.submission": ("submit_run",),
-    "himl_container.azureml.workspace": ("find_file_in_parent_folders", "get_workspace"),
+    "himl_container.azureml.workspace": ("get_workspace"),
 }
 
 __all__ = [
@@ -83,7 +83,6 @@ __all__ = [
     "create_run_configuration",
     "create_run_recovery_id",
     "create_script_run",
-    "find_file_in_parent_folders",
     "get_workspace",
     "is_run_and_child_runs_completed",
     "is_running_in_azure_ml",

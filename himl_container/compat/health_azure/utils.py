@@ -72,7 +72,7 @@ if TYPE_CHECKING:
         get_run_file_names,
         upload_to_datastore,
     )
-    from himl_container.azureml.workspace import find_file_in_parent_folders, get_workspace
+    from himl_container.azureml.workspace import get_workspace
 
 _PLACES = {
     "himl_container.azureml.conda_environment": (
@@ -140,7 +140,7 @@ _PLACES = {
         "get_run_file_names",
         "upload_to_datastore",
     ),
-    "himl_container.azureml.workspace": ("find_file_in_parent_folders", "get_workspace"),
+    "himl_container.azureml.workspace": ("get_workspace"),
 }
 
 __all__ = [
@@ -172,7 +172,6 @@ __all__ = [
     "download_from_datastore",
     "fetch_run",
     "fetch_run_for_experiment",
-    "find_file_in_parent_folders",
     "get_aml_run_from_latest_run_file",
     "get_aml_run_from_recovery_id",
     "get_aml_run_from_run_id",
