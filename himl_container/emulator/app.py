@@ -25,7 +25,7 @@ from himl_container.emulator.hyperdrive.searches import Searches
 from himl_container.emulator.hyperdrive.store import SearchStore
 from himl_container.emulator.images.assemble import job_images
 from himl_container.emulator.images.builds import Builds
-from himl_container.emulator.installation import Installation
+from himl_container.emulator.installation import BUNDLE, Installation
 from himl_container.emulator.job_network import Way
 from himl_container.emulator.job_variables import EmulatorVariables
 from himl_container.emulator.page.access import PageKey
@@ -138,7 +138,7 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
     created = (installation.folder / "state.json").stat().st_mtime
     certificate = client_certificate(installation.folder).read_bytes()
 
-    bundle = installation.folder / "bundle.pem"
+    bundle = installation.folder / BUNDLE
     variables = EmulatorVariables(installation.workspace, runs, access, around.way, bundle)
 
     credentials = Credentials(installation, around.blobs, clock)

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from himl_container.emulator.installation import write_private
+from himl_container.emulator.installation import BUNDLE, ROOTS, write_private
 
 _YEARS = datetime.timedelta(days=3650)
 _LEAF = datetime.timedelta(days=397)
@@ -25,12 +25,15 @@ _LEAF = datetime.timedelta(days=397)
 class Authority:
     """Signs certificates. Its private key lies in the emulator's folder, readable by its owner only.
 
-    :param folder: of the emulator; ``ca.key``, ``ca.pem`` and ``bundle.pem`` are made where they are missing.
+    :param folder: of the emulator; ``ca.key`` and ``ca.pem`` are made where they are missing; ``bundle.pem`` is
+        what clients trust, ``roots.pem`` the same with the usual roots, made at each start.
+    :param roots: whether clients are let through to other hosts, so that ``bundle.pem`` needs the usual roots too.
+        They are some 120 certificates, which take 35 ms to read, and the SDK reads them for every connection that it
+        makes: three times for a submission.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, roots: bool = False) -> None:
         key_file, self.certificate_file = folder / "ca.key", folder / "ca.pem"
-        self.bundle_file = folder / "bundle.pem"
         if key_file.exists() and self.certificate_file.exists():
             key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
             if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -43,7 +46,10 @@ class Authority:
             write_private(key_file, _key_pem(self._key))
             write_private(self.certificate_file, _pem(self._certificate))
         # The usual roots may have been renewed since the last start.
-        write_private(self.bundle_file, Path(certifi.where()).read_text(encoding="utf-8") + _pem(self._certificate))
+        own = _pem(self._certificate)
+        usual = Path(certifi.where()).read_text(encoding="utf-8")
+        write_private(folder / ROOTS, usual + own)
+        write_private(folder / BUNDLE, usual + own if roots else own)
         # One key for all leaves: a certificate is then a signature only.
         self._leaf_key = ec.generate_private_key(ec.SECP256R1())
         self._contexts: dict[str, ssl.SSLContext] = {}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from himl_container.emulator.installation import Installation, make_private_folder, open_installation
+from himl_container.emulator.installation import BUNDLE, ROOTS, Installation, make_private_folder, open_installation
 from himl_container.emulator.processes import ProcessId
 from himl_container.errors import LaunchError
 
@@ -17,6 +17,7 @@ RUNNING = "running.json"
 CONFIG = "emulator.toml"
 LOG = "emulator.log"
 _LOCK = "emulator.lock"
+_HERE = ("127.0.0.1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,11 @@ def client_variables(installation: Installation, port: int, environ: Mapping[str
     :param environ: the client's present variables; what it says of hosts without a proxy is kept.
     """
     folder, workspace = installation.folder, installation.workspace
-    address, bundle = f"http://127.0.0.1:{port}", str(folder / "bundle.pem")
+    address = f"http://127.0.0.1:{port}"
     direct = [item for item in environ.get("no_proxy", environ.get("NO_PROXY", "")).split(",") if item]
-    direct += [item for item in ("127.0.0.1", "localhost") if item not in direct]
+    # Hosts that are reached without the emulator have certificates that others have signed.
+    bundle = str(folder / (BUNDLE if set(direct) <= {*_HERE, "::1"} else ROOTS))
+    direct += [item for item in _HERE if item not in direct]
     values = {
         # rslex, the native part of azureml-dataprep, reads the small names only, and https_proxy only beside no_proxy.
         **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), address),

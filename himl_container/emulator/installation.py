@@ -16,6 +16,11 @@ from typing import Any
 from himl_container.emulator.names import Workspace
 from himl_container.errors import InputError, StorageError
 
+BUNDLE = "bundle.pem"
+"""File of the certificates that a client of the emulator trusts; :data:`ROOTS` has the usual ones too."""
+
+ROOTS = "roots.pem"
+
 _VERSION = 1
 _HEX = re.compile(r"[0-9a-f]{8}")
 

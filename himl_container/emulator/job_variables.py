@@ -18,7 +18,7 @@ class EmulatorVariables:
     """See :class:`himl_container.emulator.compute.model.JobVariables`.
 
     :param way: how containers reach the emulator (:meth:`himl_container.emulator.job_network.JobNetwork.way`).
-    :param bundle: file with the usual roots and the emulator's own.
+    :param bundle: file of the certificates that jobs trust.
     """
 
     def __init__(self, workspace: Workspace, runs: Runs, access: Access, way: Callable[[], Way], bundle: Path) -> None:

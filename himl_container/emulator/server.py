@@ -95,7 +95,7 @@ async def _run(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     port: int = sock.getsockname()[1]
-    authority = Authority(installation.folder)
+    authority = Authority(installation.folder, roots=bool(config.allow_hosts))
     storage, images = (f"http://127.0.0.1:{children.port(name)}" for name in ("azurite", "registry"))
     blobs = AzuriteBlobs(installation, storage)
     hosts = Hosts(installation.workspace)

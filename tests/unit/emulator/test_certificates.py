@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from himl_container.emulator.certificates import Authority
+from himl_container.emulator.folder import client_variables
+from himl_container.emulator.installation import open_installation
 
 
 def _talk(server: ssl.SSLContext, ca: Path, host: str) -> str:
@@ -40,6 +42,7 @@ def test_a_certificate_for_each_name(tmp_path: Path) -> None:
     for host in ("management.azure.com", long):
         assert _talk(authority.context(host), tmp_path / "ca.pem", host) == host
         assert _talk(authority.context(host), tmp_path / "bundle.pem", host) == host
+        assert _talk(authority.context(host), tmp_path / "roots.pem", host) == host
     assert authority.context(long) is authority.context(long)
 
 
@@ -62,6 +65,33 @@ def test_the_authority_stays(tmp_path: Path) -> None:
     again = Authority(tmp_path)
     assert (tmp_path / "ca.pem").read_bytes() == before
     assert _talk(again.context("x.example"), tmp_path / "ca.pem", "x.example") == "x.example"
+
+
+def test_the_usual_roots_are_there_for_whoever_needs_them(tmp_path: Path) -> None:
+    def count(name: str) -> int:
+        return (tmp_path / name).read_text().count("BEGIN CERTIFICATE")
+
+    Authority(tmp_path)
+    assert count("bundle.pem") == 1
+    assert count("roots.pem") > 50
+    Authority(tmp_path, roots=True)
+    assert count("bundle.pem") == count("roots.pem") > 50
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "name"),
+    [
+        ("", "bundle.pem"),
+        ("localhost,127.0.0.1,::1", "bundle.pem"),
+        ("mirror.example", "roots.pem"),
+        ("*", "roots.pem"),
+    ],
+)
+def test_clients_that_reach_others_directly_trust_the_usual_roots(no_proxy: str, name: str, tmp_path: Path) -> None:
+    installation = open_installation(tmp_path, workspace_name="w", resource_group="g")
+    found = client_variables(installation, 5010, {"no_proxy": no_proxy})
+    assert {found[key] for key in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")} == {str(tmp_path / name)}
+    assert set(found["no_proxy"].split(",")) >= {"127.0.0.1", "localhost", *filter(None, no_proxy.split(","))}
 
 
 def test_the_key_is_the_owners_only(tmp_path: Path) -> None:
