@@ -1,0 +1,1 @@
+"""hi-ml's empty place for losses."""
