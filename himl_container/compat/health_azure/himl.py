@@ -61,7 +61,7 @@ _PLACES = {
     "himl_container.azureml.runs": ("is_run_and_child_runs_completed",),
     "himl_container.azureml.script_run": ("create_script_run",),
     "himl_container.azureml.submission": ("submit_run",),
-    "himl_container.azureml.workspace": ("get_workspace"),
+    "himl_container.azureml.workspace": ("get_workspace",),
 }
 
 __all__ = [

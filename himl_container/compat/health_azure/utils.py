@@ -140,7 +140,7 @@ _PLACES = {
         "get_run_file_names",
         "upload_to_datastore",
     ),
-    "himl_container.azureml.workspace": ("get_workspace"),
+    "himl_container.azureml.workspace": ("get_workspace",),
 }
 
 __all__ = [
