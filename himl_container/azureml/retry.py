@@ -140,8 +140,20 @@ def _seconds(value: str) -> float | None:
 
 
 def one_line(error: BaseException) -> str:
-    """Return one line that says what happened, without credentials."""
+    """Return one line that says what happened, without credentials.
+
+    The SDK's exceptions print a report of many lines, with the answer's JSON and an inner exception; what happened is
+    in the message of the service (msrest's ``error.error.message``) or of the exception.
+    """
     from himl_container.environment.urls import scrub
 
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return scrub(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)[:300]
+    answer = getattr(getattr(error, "error", None), "error", None)
+    said = next((text for text in map(_message, (answer, error)) if text), str(error))
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    name = type(error).__name__
+    return scrub(f"{name}: {lines[0]}" if lines and not lines[0].startswith(name) else (lines or [name])[0])[:300]
+
+
+def _message(holder: object) -> str:
+    message = getattr(holder, "message", "")
+    return message if isinstance(message, str) else ""

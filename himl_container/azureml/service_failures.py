@@ -9,10 +9,11 @@ from himl_container.errors import AzureMLError, HimlError
 
 
 @contextlib.contextmanager
-def explained(what: str) -> Iterator[None]:
+def explained(what: str, next_step: str = "") -> Iterator[None]:
     """Turn exceptions of the SDK and of the libraries below it into ours, with the next step; others pass.
 
     :param what: what was asked for: "the workspace research".
+    :param next_step: what the user does when it was refused for another reason than the login or the network.
     :raises LoginFailed: the login was refused or has expired.
     :raises AzureMLError: anything else that AzureML or the network refused.
     """
@@ -21,30 +22,35 @@ def explained(what: str) -> Iterator[None]:
     except HimlError:
         raise
     except Exception as error:
-        found = explanation(what, error)
+        found = explanation(what, error, next_step)
         if found is None:
             raise
         raise found from error
 
 
-def explanation(what: str, error: BaseException) -> AzureMLError | None:
+def explanation(what: str, error: BaseException, next_step: str = "") -> AzureMLError | None:
     """Return our exception for one of the SDK's, or None where it is no failure of a service."""
     from himl_container.azureml.failures import LoginFailed
     from himl_container.azureml.login import HOW_TO_LOG_IN
     from himl_container.azureml.retry import is_transient, one_line, status_of
 
     kinds = [f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__]
+    said = one_line(error)
+    if said.startswith(_UNKNOWN_TENANT):
+        return LoginFailed("Azure knows no such tenant", where=what, hint=HOW_TO_LOG_IN)
     if not any(kind.partition(".")[0] in _LIBRARIES for kind in kinds):
         return None
-    said = one_line(error)
+    said = said.removeprefix(f"{type(error).__name__}: ")
     if set(kinds) & _LOGIN or status_of(error) == 401 or "AADSTS" in said:
         return LoginFailed(f"Azure refused the login: {said}", where=what, hint=HOW_TO_LOG_IN)
     if is_transient(error):
         hint = "look at the network (and a proxy, if there is one), and try again"
         return AzureMLError(f"AzureML does not answer: {said}", where=what, hint=hint)
-    return AzureMLError(said, where=what)
+    return AzureMLError(said, where=what, hint=next_step)
 
 
+_UNKNOWN_TENANT = "ValueError: Unable to get authority configuration"
+"""msal says so in a ValueError, for a tenant that Azure does not know."""
 _LIBRARIES = {"azureml", "azure", "msrest", "msrestazure", "msal", "requests", "urllib3"}
 _LOGIN = {
     "azureml.AuthenticationException",

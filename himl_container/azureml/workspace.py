@@ -99,7 +99,9 @@ def open_workspace(names: WorkspaceNames) -> Workspace:
     from himl_container.azureml.service_failures import explained
 
     authentication = get_authentication()
-    with explained(f"the workspace {names.workspace_name}"):
+    place = f"resource group {names.resource_group} of subscription {names.subscription_id}"
+    next_step = f"it is looked for in {place}: check these names, and that you may use it"
+    with explained(f"the workspace {names.workspace_name}", next_step):
         return retried(
             f"opening the workspace {names.workspace_name}",
             lambda: Workspace.get(
