@@ -6,6 +6,7 @@ clusters can pull nothing but what AzureML has built, and for scripts that call 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import shutil
@@ -38,38 +39,57 @@ def create_python_environment(  # noqa: PLR0917  # hi-ml's signature
 ) -> Environment:
     """Return an environment that AzureML is to build of a Conda file; it is not registered.
 
-    Its name is a hash of all that decides what it becomes. A wheel is uploaded under a name that has its content's
-    hash in it, so that a new wheel of an old name is not taken for the old one.
-
     :param pip_extra_index_url: an index that is searched *before* PyPI, in spite of the name.
     :param workspace: where the wheel is uploaded; without one, the wheel is left out, as hi-ml did.
     :param environment_variables: of the environment, beside hi-ml's own five, over which they win.
     :raises MissingFile: the wheel or the Conda file is not a file.
     """
+    return python_environment(
+        Path(conda_environment_file),
+        indexes=[pip_extra_index_url] if pip_extra_index_url else (),
+        wheels=[Path(private_pip_wheel_path)] if private_pip_wheel_path is not None else (),
+        workspace=workspace,
+        base_image=docker_base_image,
+        variables=environment_variables,
+    )
+
+
+def python_environment(
+    conda_file: Path,
+    *,
+    indexes: Sequence[str] = (),
+    wheels: Sequence[Path] = (),
+    workspace: Workspace | None = None,
+    base_image: str = "",
+    variables: Mapping[str, str] | None = None,
+) -> Environment:
+    """Return an environment that AzureML is to build of a Conda file; it is not registered.
+
+    Its name is a hash of all that decides what it becomes. A wheel is uploaded under a name that has its content's
+    hash in it, so that a new wheel of an old name is not taken for the old one.
+
+    :param indexes: searched before PyPI, in this order.
+    :param workspace: where wheels are uploaded; without one, they are left out.
+    :param variables: of the environment, beside hi-ml's own five, over which they win.
+    :raises MissingFile: a wheel or the Conda file is not a file.
+    """
     from azureml.core import Environment
     from azureml.core.conda_dependencies import CondaDependencies
 
-    conda_environment_file = Path(conda_environment_file)
-    try:
-        text = conda_environment_file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise MissingFile(
-            f"the Conda file cannot be read: {error.strerror}", where=str(conda_environment_file)
-        ) from error
-    dependencies = CondaDependencies(conda_dependencies_file_path=str(conda_environment_file))
-    variables = {**DEFAULT_ENVIRONMENT_VARIABLES, **(environment_variables or {})}
-    hashed = [text, docker_base_image, str(variables)]
-    if pip_extra_index_url:
-        # So that a package that both have comes from the private index.
-        dependencies.set_pip_option(f"--index-url {pip_extra_index_url}")
-        dependencies.set_pip_option(f"--extra-index-url {_PYPI}")
-        hashed.append(f"index {pip_extra_index_url}")
-    if workspace is not None and private_pip_wheel_path is not None:
-        wheel = Path(private_pip_wheel_path)
+    text = _text(conda_file)
+    dependencies = CondaDependencies(conda_dependencies_file_path=str(conda_file))
+    all_variables = {**DEFAULT_ENVIRONMENT_VARIABLES, **(variables or {})}
+    hashed = [text, base_image, str(all_variables)]
+    # So that a package that several have comes from the private index.
+    for option, url in zip(("--index-url", *["--extra-index-url"] * len(indexes)), (*indexes, _PYPI), strict=True):
+        if indexes:
+            dependencies.set_pip_option(f"{option} {url}")
+            hashed.append(f"{option} {url}")
+    for wheel in wheels if workspace is not None else ():
         if not wheel.is_file():
             raise MissingFile(f"Cannot add add_private_pip_wheel: {wheel}, it is not a file.")
         content = hashlib.sha256(wheel.read_bytes()).hexdigest()
-        url = retried("uploading the private wheel", lambda: _upload(workspace, wheel, content))
+        url = retried("uploading the private wheel", functools.partial(_upload, workspace, wheel, content))
         dependencies.add_pip_package(url)
         print(f"Added add_private_pip_wheel {wheel} to AzureML environment.")  # noqa: T201  # hi-ml's line
         hashed.append(f"wheel {wheel.name} {content}")
@@ -77,9 +97,9 @@ def create_python_environment(  # noqa: PLR0917  # hi-ml's signature
     digest = hashlib.sha1("\n".join(hashed).encode(), usedforsecurity=False).hexdigest()[:32]
     result = Environment(name=f"HealthML-{digest}")
     result.python.conda_dependencies = dependencies
-    result.environment_variables = variables
-    if docker_base_image:
-        result.docker.base_image = docker_base_image
+    result.environment_variables = all_variables
+    if base_image:
+        result.docker.base_image = base_image
     return result
 
 
@@ -92,7 +112,7 @@ def merge_conda_files(files: list[Path], result_file: Path) -> None:
     :raises WrongValue: no file has a dependency.
     :raises MissingFile: a file is not there.
     """
-    import conda_merge
+    import conda_merge  # type: ignore[import-untyped]
 
     documents = [_document(Path(file)) for file in files]
     merged: dict[str, Any] = {}

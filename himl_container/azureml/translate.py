@@ -51,7 +51,7 @@ class AzureTarget:
 
 
 def run_configuration(
-    spec: LaunchSpec, target: AzureTarget, environment: Environment, workspace: Workspace
+    spec: LaunchSpec, target: AzureTarget, environment: Environment | None, workspace: Workspace
 ) -> RunConfiguration:
     """Return a run as AzureML takes it: what is run, with what, and where.
 
@@ -59,6 +59,7 @@ def run_configuration(
     for the shell that AzureML hands ``command`` to, quoted for it. GPUs are those of the cluster's machines; the user
     is root and the working directory the snapshot's, as AzureML has it.
 
+    :param environment: None where it is made later, when everything else was found to be right.
     :param workspace: looked into for datasets only.
     :raises ValueError: a dataset or its datastore cannot be had, or two have one name.
     """
@@ -67,7 +68,8 @@ def run_configuration(
     result = RunConfiguration()
     _set_command(result, spec)
     result.target = target.compute
-    result.environment = environment
+    if environment is not None:
+        result.environment = environment
     result.environment_variables = dict(spec.environment)
     result.docker = DockerConfiguration(use_docker=True, shm_size=size_text(spec.shm_size))
     if spec.max_duration is not None:

@@ -1,0 +1,152 @@
+"""What the snapshot leaves out, written into ``.amlignore`` for as long as the SDK looks at it.
+
+The SDK reads ``.amlignore`` in the snapshot's root, else ``.gitignore``, else leaves nothing out, not even ``.git``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from himl_container.azureml.constants import AML_IGNORE_FILE
+from himl_container.azureml.failures import WrongValue
+
+if TYPE_CHECKING:
+    from himl_container.launch.snapshot import Snapshot
+
+_GIT_IGNORE_FILE = ".gitignore"
+_SPECIAL = re.compile(r"([\\*?\[\]!#])|( +\Z)")
+
+
+@contextlib.contextmanager
+def append_to_amlignore(lines_to_append: Sequence[str], amlignore: Path | None = None) -> Iterator[None]:
+    """Have more lines in an ignore file inside of the context; afterwards it is byte by byte what it was.
+
+    A file that is made for this begins with the lines of the ``.gitignore`` beside it, which would have no say any
+    more. Without lines nothing is touched.
+
+    :param amlignore: ``.amlignore`` of the current folder by default.
+    :raises WrongValue: a line is more than one.
+    """
+    if any("\n" in line or "\r" in line or "\0" in line for line in lines_to_append):
+        raise WrongValue("a line of .amlignore cannot have a line break in it")
+    if not lines_to_append:
+        yield
+        return
+    path = amlignore or Path(AML_IGNORE_FILE)
+    path = Path(os.path.realpath(path))  # a link stays one
+    before = path.read_bytes() if path.exists() else None
+    old = before if before is not None else _git_ignored(path)
+    try:
+        _write(path, b"\n".join([*([old.removesuffix(b"\n")] if old else []), *map(os.fsencode, lines_to_append)]))
+        yield
+    finally:
+        if before is None:
+            path.unlink(missing_ok=True)
+        else:
+            _write(path, before)
+
+
+@contextlib.contextmanager
+def taken_exactly(snapshot: Snapshot) -> Iterator[None]:
+    """Have the SDK take exactly this snapshot of its folder inside of the context.
+
+    What is left out by other rules than those of the folder's own ignore file (runs on this machine, ``.git``,
+    AzureML's default list) is written into ``.amlignore``; where nothing is, no file is touched. Another submission
+    from the same folder waits until this one has been taken.
+    """
+    path = snapshot.root / AML_IGNORE_FILE
+    lines = left_out(snapshot)
+    if not lines:
+        yield
+        return
+    if not path.exists():
+        lines.append(f"/{AML_IGNORE_FILE}")  # it is not the user's, so the run does not see it
+    with _alone(path), append_to_amlignore(lines, path):
+        yield
+
+
+@contextlib.contextmanager
+def with_ignored(root: Path, ignored: Iterable[str | Path]) -> Iterator[Snapshot]:
+    """Have the SDK take the snapshot of a folder without some folders, and return what it is.
+
+    :param ignored: folders or patterns, as lines of ``.amlignore`` would name them; an absolute path below the root is
+        made relative to it.
+    :raises InputError: something cannot be part of a snapshot.
+    """
+    from himl_container.launch.run_folder import earlier_runs
+    from himl_container.launch.snapshot import DEFAULT_PATTERNS, IGNORE_FILES, scan
+
+    path = root / AML_IGNORE_FILE
+    lines = [_line(item, root) for item in ignored]
+    if lines and not path.exists():
+        # A new file switches off what applies without one.
+        defaults = [] if any((root / name).exists() for name in IGNORE_FILES) else DEFAULT_PATTERNS
+        lines = [*defaults, *lines, f"/{AML_IGNORE_FILE}"]
+    with contextlib.ExitStack() as stack:
+        if lines:
+            stack.enter_context(_alone(path))
+            stack.enter_context(append_to_amlignore(lines, path))
+        snapshot = scan(root, skip=earlier_runs(root / "runs"))
+        more = left_out(snapshot)
+        if more and not lines:
+            stack.enter_context(taken_exactly(snapshot))
+        elif more:
+            stack.enter_context(append_to_amlignore(more, path))
+        yield snapshot
+
+
+def left_out(snapshot: Snapshot) -> list[str]:
+    """Return lines for everything that a snapshot leaves out by other rules than those of the folder's own file."""
+    own = f"{snapshot.ignore_file}:" if snapshot.ignore_file else None
+    # Without the slash at the end, which the SDK's look at a folder would not match.
+    return [
+        f"/{_SPECIAL.sub(_escaped, item.path.rstrip('/'))}"
+        for item in snapshot.ignored
+        if own is None or not item.rule.startswith(own)
+    ]
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\{found[1]}" if found[1] else "\\ " * len(found[2])
+
+
+def _line(item: str | Path, root: Path) -> str:
+    if Path(item).is_absolute():
+        with contextlib.suppress(ValueError):
+            return f"/{Path(item).relative_to(root.absolute()).as_posix()}"
+    return item.as_posix() if isinstance(item, Path) else item
+
+
+def _git_ignored(amlignore: Path) -> bytes:
+    git = amlignore.parent / _GIT_IGNORE_FILE
+    return git.read_bytes() if git.is_file() else b""
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; one that was there keeps its mode."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(name).chmod(path.stat().st_mode & 0o7777 if path.exists() else 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep others from changing the same file; each of two would put back what the other one had made of it."""
+    from himl_container.azureml.workspace_registry import default_cache
+
+    key = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
+    with default_cache().lock(f"amlignore-{key}"):
+        yield
