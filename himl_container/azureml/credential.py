@@ -41,6 +41,11 @@ class CredentialAuthentication(AbstractAuthentication):  # type: ignore[misc]  #
         self._tokens: dict[str, AccessToken] = {}
         self._lock = threading.Lock()
 
+    @property
+    def name(self) -> str:
+        """What the credential is, for messages."""
+        return self._name
+
     def __deepcopy__(self, _memo: dict[int, Any]) -> CredentialAuthentication:
         # The SDK copies workspaces with their login; connections and locks in a credential cannot be copied.
         return self

@@ -3,141 +3,59 @@
 from __future__ import annotations
 
 import os
-import shutil
-import sys
-import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from himl_container.cli.options import cache_options, output_options
-from himl_container.cli.output import Output, size
-from himl_container.errors import HimlError
+from himl_container.cli.options import environment_options, output_options
+from himl_container.cli.output import Output
+from himl_container.errors import EngineError
 from himl_container.settings import Settings
 
-_LEAST_SPACE = 10_000_000_000  # bytes: an image of 2.5 GB, its layers in the cache, and the same again in the daemon
-_PROBLEM = 69
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found.
-
-    :param severity: ``ok``; ``warning`` where something optional is missing; ``error`` where nothing can be built.
-    :param fix: what to do; empty where nothing has to be done.
-    """
-
-    check: str
-    severity: str
-    found: str
-    fix: str = ""
+if TYPE_CHECKING:
+    from himl_container.doctor.model import Finding
 
 
 @click.command()
-@cache_options
+@environment_options
 @output_options
-def command(settings: Settings, output: Output) -> int:
-    """Check what this machine has and what is missing. The exit code is 69 where something needed is."""
-    findings = list(examine(settings.cache_dir))
+@click.option("--fix", is_flag=True, help="Repair what can be repaired safely, and check again.")
+def command(settings: Settings, output: Output, fix: bool) -> int:
+    """Check what this machine and this project have and what is missing; say what that means and what to do.
+
+    The exit code is 0, or 69 where a check ends in an error: nothing can be built, or something that was set up does
+    not work. What is merely missing is a warning or is skipped. --fix removes what killed runs and builds have left in
+    the daemon, and mends permissions.
+    """
+    from himl_container.doctor.examine import examine, groups, mend
+
+    wanted = groups(settings, os.environ)
+    with output.reporter.step("checking", "this machine"):
+        findings = examine(wanted)
+    repairs = mend(findings) if fix else ()
+    if repairs:
+        findings = examine(wanted)
     worst = any(finding.severity == "error" for finding in findings)
-    output.result({"ok": not worst, "findings": [asdict(finding) for finding in findings]}, _table(findings))
-    return _PROBLEM if worst else 0
+    value = {"ok": not worst, "findings": [finding.as_json() for finding in findings]}
+    if fix:
+        value["repairs"] = [finding.as_json() for finding in repairs]
+    output.result(value, _text(findings, repairs))
+    return EngineError.exit_code if worst else 0
 
 
-def examine(cache_dir: Path) -> Iterable[Finding]:
-    """Yield what each check finds; no check changes anything but a temporary file in the cache folder."""
-    yield _python()
-    yield _uv()
-    yield from _engine()
-    yield _program("buildx", _has_buildx, "warning", "Docker builds system parts without BuildKit", "Install buildx.")
-    yield _program(
-        "mmdebstrap",
-        lambda: shutil.which("mmdebstrap") or "",
-        "warning",
-        "needed for 'himl-container base create' only",
-        "On Debian: apt-get install mmdebstrap.",
-    )
-    yield _cache_folder(cache_dir)
-    yield _space(cache_dir)
-
-
-def _python() -> Finding:
-    version = ".".join(map(str, sys.version_info[:3]))
-    if (3, 10) <= sys.version_info < (3, 13):
-        return Finding("python", "ok", version)
-    return Finding("python", "warning", version, "Use Python 3.10, 3.11 or 3.12; others are not tested.")
-
-
-def _uv() -> Finding:
-    try:
-        from uv import find_uv_bin
-
-        return Finding("uv", "ok", find_uv_bin())
-    except (ImportError, FileNotFoundError):
-        return Finding("uv", "error", "missing", "Install himl-container again with its dependencies.")
-
-
-def _engine() -> Iterable[Finding]:
-    from himl_container.image.engine import connect
-
-    try:
-        info = connect().info()
-    except HimlError as error:
-        fix = error.hint or "Start Docker, or set DOCKER_HOST to where it listens."
-        yield Finding("docker engine", "error", error.what, fix)
-        return
-    store = "containerd image store" if info.containerd_store else "classic image store"
-    yield Finding("docker engine", "ok", f"{info.version} (API {info.api_version}, {info.architecture}, {store})")
-
-
-def _has_buildx() -> str:
-    plugins = (
-        Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "cli-plugins",
-        Path("/usr/local/lib/docker/cli-plugins"),
-        Path("/usr/local/libexec/docker/cli-plugins"),
-        Path("/usr/lib/docker/cli-plugins"),
-        Path("/usr/libexec/docker/cli-plugins"),
-    )
-    found = (folder / "docker-buildx" for folder in plugins)
-    return next((str(path) for path in found if os.access(path, os.X_OK)), "") or shutil.which("buildx") or ""
-
-
-def _program(name: str, find: Callable[[], str], severity: str, missing: str, fix: str) -> Finding:
-    path = find()
-    return Finding(name, "ok", path) if path else Finding(name, severity, f"missing ({missing})", fix)
-
-
-def _cache_folder(folder: Path) -> Finding:
-    existing = _existing(folder)
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        fix = "Choose another folder with --cache-dir or HIML_CONTAINER_CACHE_DIR."
-        return Finding("cache folder", "error", f"{folder}: {error.strerror}", fix)
-    return Finding("cache folder", "ok", str(folder))
-
-
-def _space(folder: Path) -> Finding:
-    free = shutil.disk_usage(_existing(folder)).free
-    if free >= _LEAST_SPACE:
-        return Finding("disk space", "ok", f"{size(free)} free at the cache folder")
-    fix = "Free some space; 'himl-container cache prune' and 'docker image prune' help."
-    return Finding("disk space", "warning", f"only {size(free)} free at the cache folder", fix)
-
-
-def _existing(folder: Path) -> Path:
-    """Return the folder, or the nearest one above it that is there."""
-    return next(path for path in (folder, *folder.parents) if path.is_dir())
-
-
-def _table(findings: list[Finding]) -> str:
+def _text(findings: tuple[Finding, ...], repairs: tuple[Finding, ...]) -> str:
     width = max(len(finding.check) for finding in findings)
-    lines: list[str] = []
+    lines = [
+        f"{'fixed' if one.severity == 'ok' else 'failed':<7}  {one.check:<{width}}  {one.found}" for one in repairs
+    ]
+    lines += [""] if repairs else []
+    indent = " " * (9 + width + 2)
     for finding in findings:
         lines.append(f"{finding.severity:<7}  {finding.check:<{width}}  {finding.found}")
-        if finding.fix:
-            lines.append(f"{'':<7}  {'':<{width}}  -> {finding.fix}")
+        if finding.severity != "ok":
+            lines += [f"{indent}{finding.means}"] if finding.means else []
+            lines += [f"{indent}-> {finding.fix}"] if finding.fix else []
+    fixable = sum(1 for finding in findings if finding.repair is not None and finding.severity not in ("ok", "skipped"))
+    if fixable:
+        lines += ["", f"himl-container doctor --fix repairs {fixable} of these."]
     return "\n".join(lines)

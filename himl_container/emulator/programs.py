@@ -50,7 +50,7 @@ def azurite(installation: Installation, config: EmulatorConfig) -> Program:
     :raises InputError: there is neither the program nor Docker.
     """
     folder = installation.folder
-    places = ("azurite-blob", *(str(place / "node_modules/.bin/azurite-blob") for place in _azurite_folders(folder)))
+    places = azurite_places(folder)
     data = folder / "azurite"
     make_private_folder(data)
     account = f"{installation.workspace.storage_account}:{installation.storage_key}"
@@ -66,6 +66,14 @@ def azurite(installation: Installation, config: EmulatorConfig) -> Program:
         hint=f"npm install --prefix {folder / _LOCAL} azurite   (needs Node.js)",
     )
     return _program(wanted, installation, config.azurite, places, config.azurite_image)
+
+
+def azurite_places(folder: Path) -> tuple[str, ...]:
+    """Return where Azurite's program is looked for: names for the search path, and paths.
+
+    :param folder: the emulator's.
+    """
+    return ("azurite-blob", *(str(place / "node_modules/.bin/azurite-blob") for place in _azurite_folders(folder)))
 
 
 def registry(installation: Installation, config: EmulatorConfig) -> Program:

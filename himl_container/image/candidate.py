@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from himl_container.cache import Cache
 from himl_container.errors import HimlError
@@ -41,6 +43,29 @@ def candidate_name(fingerprint: str, *, engine: Engine, cache: Cache) -> Iterato
                     cache.write_json(stuck, *note)
                 else:
                     cache.root.joinpath(*note).unlink()
+
+
+def left_candidates(cache: Cache) -> tuple[str, ...]:
+    """Return the names that builds of this cache have noted and nobody uses: those builds were killed.
+
+    The daemon may know some of them no more.
+    """
+    return tuple(
+        name for note in sorted((cache.root / "memo" / "candidates").glob("*.json")) for name in _unused(note, cache)
+    )
+
+
+def _unused(note: Path, cache: Cache) -> tuple[str, ...]:
+    import fcntl
+
+    noted = cache.read_json("memo", "candidates", note.name)
+    names = tuple(str(name) for name in noted) if isinstance(noted, list) else ()
+    with contextlib.suppress(FileNotFoundError), (cache.root / "locks" / f"candidate-{note.stem}").open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return ()
+    return tuple(name for name in names if re.fullmatch(rf"himl-candidate:{re.escape(note.stem)}-[0-9a-f]+", name))
 
 
 def _removed(name: str, engine: Engine) -> bool:

@@ -8,7 +8,6 @@ import threading
 
 import pytest
 
-from himl_container.cli.doctor import examine
 from himl_container.cli.live import LiveReporter
 from himl_container.cli.output import JsonReporter, PlainReporter, QuietReporter, make_output, size, summary, write
 from himl_container.progress import Reporter
@@ -125,17 +124,3 @@ def test_amounts() -> None:
     assert summary(0, "items", 1.25) == "1.2 s"
     assert summary(3, "layers", 1) == "3 layers in 1.0 s"
     assert summary(10_000_000, "bytes", 2) == "10.0 MB in 2.0 s, 5.0 MB/s"
-
-
-def test_the_doctor_names_a_fix_for_everything_that_is_missing(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
-    monkeypatch.setenv("PATH", "")
-    folder = tmp_path_factory.mktemp("cache") / "not" / "there"
-    findings = {finding.check: finding for finding in examine(folder)}
-    assert findings["docker engine"].severity == "error"
-    assert findings["mmdebstrap"].severity == "warning"
-    assert findings["cache folder"].severity == "ok"
-    assert not folder.exists()
-    assert all(finding.fix for finding in findings.values() if finding.severity != "ok")
