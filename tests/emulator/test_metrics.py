@@ -61,6 +61,8 @@ def test_every_kind(run: Run) -> None:
     run.log_table("table", {"a": [1, 2], "b": ["x", "y"]})
     Path("plot.png").write_bytes(PNG)
     run.log_image("image", path="./plot.png")
+    absolute = str(Path("plot.png").resolve())
+    run.log_image("absolute", path=absolute)
     confusion = matrix("confusion_matrix", {"class_labels": ["0", "1"], "matrix": [[3, 1], [0, 4]]})
     run.log_confusion_matrix("confusion", confusion)
     for log, name in (
@@ -85,6 +87,7 @@ def test_every_kind(run: Run) -> None:
         "points": {"x": [1, 2], "y": [2.0, 4.0]},
         "table": {"a": [1, 2], "b": ["x", "y"]},
         "image": f"{place}/./plot.png",
+        "absolute": f"{place}/{absolute}",
         **{name: f"{place}/{name}" for name in ("confusion", "accuracy", "residuals", "predictions")},
     }
     assert run.get_metrics(name="loss") == {"loss": [1.0, 0.5, 1 / 3]}
@@ -92,7 +95,8 @@ def test_every_kind(run: Run) -> None:
     populated = run.get_metrics(name="confusion", populate=True)["confusion"]
     assert populated.convert_to_object() == confusion
     assert run.get_metrics(name="image", populate=True)["image"].data == PNG
-    assert {"plot.png", "confusion", "accuracy", "residuals", "predictions"} <= set(run.get_file_names())
+    assert run.get_metrics(name="absolute", populate=True)["absolute"].data == PNG
+    assert {"plot.png", absolute[1:], "confusion", "accuracy", "residuals", "predictions"} <= set(run.get_file_names())
     steps = [(value.step, value.data["loss"]) for value in run._client.metrics.get_metric_dto_for_run_v2("loss").value]
     assert steps == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
 

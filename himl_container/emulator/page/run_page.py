@@ -175,7 +175,8 @@ def _paths(run: Run, metric: Metric) -> list[str]:
     """Return the run's own files that a metric's values name (``core/_metrics.py``), and no file of another run."""
     prefix = f"{_FILE}{RUN_ORIGIN}/{container_of(run.run_id)}/"
     found = [str(item.data.get(metric.name) or "") for item in metric.values]
-    return [path.removeprefix(prefix) for path in dict.fromkeys(found) if path.startswith(prefix)]
+    # A picture may be called by the absolute path of its file, and is kept without the slash before it.
+    return [path.removeprefix(prefix).removeprefix("/") for path in dict.fromkeys(found) if path.startswith(prefix)]
 
 
 def _table(metric: Metric) -> MetricTable:

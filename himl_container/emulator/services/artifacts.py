@@ -11,8 +11,8 @@ from himl_container.emulator.data.shared_files import SharedFiles
 from himl_container.emulator.http import Answer, Refusal, Request, json_answer
 from himl_container.emulator.routes import Route
 from himl_container.emulator.services.experiments import object_of
-from himl_container.emulator.state.artifacts import RUN_ORIGIN, Artifact, Artifacts, blob_name
-from himl_container.emulator.state.paths import checked_path, checked_prefix
+from himl_container.emulator.state.artifacts import RUN_ORIGIN, Artifact, Artifacts, artifact_path, blob_name
+from himl_container.emulator.state.paths import checked_prefix
 from himl_container.emulator.state.run import iso
 
 WRITE = "racw"
@@ -76,7 +76,7 @@ class ArtifactService:
             raise Refusal(400, "UserError", f"paths is not a list of at most {_MAX_BATCH}.")
         asked = [str(object_of(item, "path").get("path") or "") for item in paths]
         for path in asked:
-            checked_path(path, "artifact's path")
+            artifact_path(path)
         made: dict[str, Any] = {}
         info: dict[str, Any] = {}
         errors: dict[str, Any] = {}

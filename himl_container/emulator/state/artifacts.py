@@ -20,6 +20,9 @@ from himl_container.emulator.state.paths import checked_path, checked_prefix, wr
 RUN_ORIGIN = "ExperimentRun"
 ORIGINS = (RUN_ORIGIN, "LocalUpload", "ExperimentNotebook", "Environment")
 
+_PICTURE = re.compile(r".*\.(bmp|exr|gif|jpe?g|p[bgp]m|png|rast|rgb|tiff?|webp|xbm)", re.IGNORECASE | re.DOTALL)
+"""What Python's ``imghdr``, which the SDK asks for the type of a picture, knows."""
+
 _CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,299}")
 _MAX_BLOB_NAME = 1024
 
@@ -205,10 +208,23 @@ class Artifacts:
             raise Refusal(
                 400, "UserError", "The container of an artifact has letters, digits, '-', '_' and '.', at most 300."
             )
-        artifact = Artifact(_origin(origin), container, checked_path(path, "artifact's path"), self._clock())
+        artifact = Artifact(_origin(origin), container, artifact_path(path), self._clock())
         if len(blob_name(artifact)) > _MAX_BLOB_NAME:
             raise Refusal(400, "UserError", "The artifact's path is too long.")
         return artifact
+
+
+def artifact_path(path: str) -> str:
+    """Return the path under which a file is kept that a client calls so.
+
+    ``Run.log_image(path="/home/me/plot.png")`` calls the picture by the whole path of its file (``ImageMetric`` in
+    ``core/_metrics.py`` of the SDK). It is kept without the slash at its beginning; other absolute paths are refused.
+
+    :raises Refusal: 400, as :func:`himl_container.emulator.state.paths.checked_path`.
+    """
+    if path.startswith("/") and _PICTURE.fullmatch(path):
+        path = path[1:]
+    return checked_path(path, "artifact's path")
 
 
 def container_of(run_id: str) -> str:

@@ -55,6 +55,21 @@ def test_a_file_is_announced_uploaded_and_found() -> None:
     assert rig.status("GET", f"{BASE}/contentinfo/ExperimentRun/dcid.r1/none") == 404
 
 
+def test_a_picture_may_be_called_by_the_absolute_path_of_its_file() -> None:
+    rig = Rig()
+    rig.run()
+    made = create(rig, "/home/me/plot.PNG")
+    assert made["artifacts"]["/home/me/plot.PNG"]["path"] == "home/me/plot.PNG"
+    assert (
+        "azureml/ExperimentRun/dcid.r1/home/me/plot.PNG?"
+        in made["artifactContentInformation"]["/home/me/plot.PNG"]["contentUri"]
+    )
+    assert rig.json("GET", f"{BASE}/metadata/ExperimentRun/dcid.r1//home/me/plot.PNG")["path"] == "home/me/plot.PNG"
+    for path in ("/home/../../plot.png", "//home/plot.png", "/", "/.png/../x", "/home/\0.png", "/C:/x.png/"):
+        body = {"paths": [{"path": path}]}
+        assert rig.status("POST", f"{BASE}/batch/metadata/ExperimentRun/dcid.r1", body) == 400, path
+
+
 def test_a_name_that_is_taken_is_an_error_in_azures_words() -> None:
     rig = Rig()
     rig.run()

@@ -412,6 +412,15 @@ def test_pictures_are_what_their_bytes_say(own: Site) -> None:
     assert "sandbox" in drawing.headers["content-security-policy"]
 
 
+def test_a_picture_that_was_logged_by_an_absolute_path(own: Site) -> None:
+    run_id = own.training()
+    own.bench.artifacts.upload(run_id, "home/me/plot.png", picture())
+    place = f"aml://artifactId/ExperimentRun/dcid.{run_id}//home/me/plot.png"
+    own.log(run_id, "absolute", "azureml.v2.image", {"absolute": "artifact"}, [{"absolute": place}])
+    assert f"/runs/{run_id}/pictures/home/me/plot.png" in own.page(f"/runs/{run_id}")
+    assert body(own.answer(f"/runs/{run_id}/pictures/home/me/plot.png")) == picture()
+
+
 def test_a_picture_of_another_run_is_not_shown_as_ones_own(own: Site) -> None:
     own.training("other")
     run_id = own.training("mine")
