@@ -31,6 +31,14 @@ COMMON = ("__init__.py", "errors.py", "find.py", "progress.py", "py.typed")
 COMPAT = ("health_azure", "health_ml")
 """hi-ml's packages, which are installed under their own names."""
 
+_ABSENT = """\
+raise ModuleNotFoundError(
+    "himl-container-job has no {name}: building images and submitting need himl-container (pip install himl-container)",
+    name=__name__,
+)
+"""
+"""What whoever submits from inside of a job is told; a package of himl-container that is installed goes before it."""
+
 _METADATA = """\
 Metadata-Version: 2.1
 Name: himl-container-job
@@ -65,6 +73,7 @@ def wheel_bytes() -> bytes:
     """Return the wheel."""
     info = f"{NAME}-{version()}.dist-info"
     files = {name: path.read_bytes() for name, path in sorted(_files())}
+    files |= {f"himl_container/{name}.py": _ABSENT.format(name=f"himl_container.{name}").encode() for name in _absent()}
     files[f"{info}/METADATA"] = _METADATA.format(version=version()).encode()
     files[f"{info}/WHEEL"] = _WHEEL.encode()
     files[f"{info}/entry_points.txt"] = _SCRIPTS.encode()
@@ -102,6 +111,13 @@ def _files() -> Iterator[tuple[str, Path]]:
         for path in folder.rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 yield f"{prefix}/{path.relative_to(folder).as_posix()}", path
+
+
+def _absent() -> list[str]:
+    """Return the names of modules and packages of ``himl_container`` that the wheel has not."""
+    modules = {path.stem for path in SOURCE.glob("*.py") if path.name not in COMMON}
+    packages = {path.parent.name for path in SOURCE.glob("*/__init__.py")} - set(ROOMS)
+    return sorted(modules | packages)
 
 
 def _digest(data: bytes) -> str:

@@ -26,7 +26,7 @@ OURS = {"himl_container", "health_azure", "health_ml"}
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel as it would be published."""
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, kit.ROOT]
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(kit.ROOT)]
     subprocess.run(command, check=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
     (path,) = folder.glob("*.whl")
     return path
@@ -136,6 +136,22 @@ print(run_info.run, run_info.input_datasets, health_azure.__file__)
 """
     printed = run_with(tmp_path / "site", program, cwd=tmp_path)
     assert printed.splitlines()[-1] == f"None [None] {tmp_path / 'site' / 'health_azure' / '__init__.py'}"
+
+
+def test_whoever_submits_with_it_is_told_what_is_missing(light: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(light) as archive:
+        archive.extractall(tmp_path / "site")
+    (tmp_path / "train.py").write_text("")
+    program = """
+from health_azure import submit_to_azure_if_needed
+try:
+    submit_to_azure_if_needed(compute_cluster_name="c", entry_script="train.py", submit_to_azureml=True)
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    assert "submitting need himl-container (pip install himl-container)" in run_with(
+        tmp_path / "site", program, tmp_path
+    )
 
 
 def run_with(site: Path, program: str, cwd: Path | None = None) -> str:
