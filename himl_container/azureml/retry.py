@@ -82,7 +82,7 @@ def status_of(error: BaseException) -> int | None:
             if isinstance(status, int) and not isinstance(status, bool) and 100 <= status <= 599:
                 return int(status)
     # ComputeTargetException and its like have the status in their text alone.
-    if _package(type(error)) == "azureml" and (found := _STATUS_IN_TEXT.search(str(error))):
+    if _package(type(error)) == "azureml" and (found := _STATUS_IN_TEXT.search(_text(error))):
         return int(found[1])
     return None
 
@@ -148,7 +148,7 @@ def one_line(error: BaseException) -> str:
     from himl_container.environment.urls import scrub
 
     answer = getattr(getattr(error, "error", None), "error", None)
-    said = next((text for text in map(_message, (answer, error)) if text), str(error))
+    said = _message(answer) or _message(error) or _text(error)
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     name = type(error).__name__
     return scrub(f"{name}: {lines[0]}" if lines and not lines[0].startswith(name) else (lines or [name])[0])[:300]
@@ -157,3 +157,10 @@ def one_line(error: BaseException) -> str:
 def _message(holder: object) -> str:
     message = getattr(holder, "message", "")
     return message if isinstance(message, str) else ""
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # str() of the SDK's ServiceException fails where the answer has no details
+        return ""
