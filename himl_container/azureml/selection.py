@@ -104,9 +104,14 @@ def get_latest_aml_runs_from_experiment(args: Namespace, workspace: Workspace) -
     if not found:
         raise WrongValue(f"No such experiment {name} in workspace", where=str(getattr(workspace, "name", "")))
     wanted = _tags(getattr(args, "tags", None))
-    return retried(
-        f"listing the runs of '{name}'", lambda: list(itertools.islice(found[0].get_runs(tags=wanted), number))
-    )
+    valued = {tag: value for tag, value in wanted.items() if value is not None}
+
+    def latest() -> list[Run]:
+        # The service filters by tags that have a value; it has no question for those that may have any.
+        runs = (run for run in found[0].get_runs(tags=valued or None) if wanted.keys() <= run.tags.keys())
+        return list(itertools.islice(runs, number))
+
+    return retried(f"listing the runs of '{name}'", latest)
 
 
 def get_aml_runs_from_recovery_ids(args: Namespace, workspace: Workspace) -> list[Run]:
@@ -169,10 +174,8 @@ def _experiments(workspace: Workspace, name: str) -> list[Any]:
     return [one for one in Experiment.list(workspace, experiment_name=name) if one.name == name]
 
 
-def _tags(tags: object) -> dict[str, str | None] | None:
-    """Return tags as the SDK filters by them: None for a value is any value."""
-    if not tags:
-        return None
+def _tags(tags: object) -> dict[str, str | None]:
+    """Return the tags that are wanted; None for any value."""
     if isinstance(tags, dict):
         return {str(name): None if value is None else str(value) for name, value in tags.items()}
     pairs = [word.partition("=") for word in _words(tags)]
