@@ -36,7 +36,7 @@ class _Surroundings:
 
     def lead(self, emulator: Emulator) -> None:
         """Set the variables that lead to an emulator."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("AZUREML_")}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AZUREML_", "PYTEST_"))}
         self._away = {**kept, **emulator.variables}
         self.show(led=True)
 
@@ -44,8 +44,10 @@ class _Surroundings:
         """Change from one set of variables to the other, where that is a change."""
         if self._away is None or led == self._led:
             return
-        self._led, wanted, self._away = led, self._away, dict(os.environ)
-        os.environ.clear()
+        here = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        self._led, wanted, self._away = led, self._away, here
+        for name in here.keys() - wanted.keys():
+            del os.environ[name]
         os.environ.update(wanted)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -68,7 +69,8 @@ def _try(candidate: Candidate, refusals: list[str]) -> AbstractAuthentication | 
 
     try:
         login = CredentialAuthentication(candidate.credential(), candidate.name, candidate.next_step)
-        login.get_authentication_header()
+        with _unheard():
+            login.get_authentication_header()
     except LoginFailed as error:
         if candidate.named:
             raise
@@ -76,6 +78,18 @@ def _try(candidate: Candidate, refusals: list[str]) -> AbstractAuthentication | 
         return None
     _LOG.info("Logged in to Azure by %s.", candidate.name)
     return login
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Keep azure-identity's own warnings away: that a login is not there is no news, and a refusal is told by us."""
+    logger = logging.getLogger("azure.identity")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _before_remembered(environ: Mapping[str, str]) -> Iterator[Candidate]:
