@@ -9,7 +9,8 @@ The rules are those of the AzureML SDK v1 (``azureml-core`` 1.61, ``_project/ign
 - At most 300 MB, and at most 2000 files unless ``AML_SNAPSHOT_NO_FILE_LIMIT`` is set.
 
 Where neither file exists, the list that AzureML writes into a new ``.amlignore`` is used. Beyond AzureML, ``.git`` and
-earlier run folders never belong to a snapshot: nobody means to send them, and each would break the limits.
+earlier run folders never belong to a snapshot: nobody means to send them, and each would break the limits. Nor does
+``most_recent_run.txt`` in the folder itself: each submission writes it, and the source would seem changed every time.
 Empty folders are not part of a snapshot.
 """
 
@@ -33,6 +34,7 @@ NO_FILE_LIMIT = "AML_SNAPSHOT_NO_FILE_LIMIT"
 EARLIER_RUNS = "earlier runs"
 RENDERED = "written by 'himl-container render'"
 NEVER = "not part of any snapshot"
+RUN_RECOVERY_FILE = "most_recent_run.txt"
 _SHOWN = 5
 
 
@@ -197,7 +199,8 @@ class _Walk:
             self._entry(prefix + entry.name, entry, parents)
 
     def _entry(self, path: str, entry: os.DirEntry[str], parents: tuple[str, ...]) -> None:
-        rule = EARLIER_RUNS if entry.path in self.skip else NEVER if entry.name == ".git" else self.rules.rule(path)
+        never = entry.name == ".git" or path == RUN_RECOVERY_FILE
+        rule = EARLIER_RUNS if entry.path in self.skip else NEVER if never else self.rules.rule(path)
         if rule:
             self.ignored.append(Ignored(path + "/" if entry.is_dir() else path, rule))
             return

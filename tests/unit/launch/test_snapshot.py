@@ -40,6 +40,11 @@ def test_amlignore_decides_alone_and_says_by_which_line(tmp_path: Path) -> None:
     assert snapshot.why_ignored("a.log") == ".amlignore:3 (*.log)"
 
 
+def test_the_id_of_the_last_submission_is_not_part_of_the_source(tmp_path: Path) -> None:
+    write(tmp_path, "train.py", "most_recent_run.txt", "old/most_recent_run.txt")
+    assert [file.path for file in scan(tmp_path).files] == ["old/most_recent_run.txt", "train.py"]
+
+
 def test_gitignore_counts_where_there_is_no_amlignore_and_only_in_the_root(tmp_path: Path) -> None:
     write(tmp_path, "train.py", "a.tmp", "sub/b.log", ".git/config")
     (tmp_path / ".gitignore").write_text("*.tmp\n")
