@@ -1,0 +1,202 @@
+"""From a plan to a run in AzureML: image, environment, snapshot, one submission, and a record of where it went."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import sys
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from himl_container.azureml.failures import WrongValue
+from himl_container.azureml.records import Record, Records, now
+from himl_container.azureml.service_failures import explained
+from himl_container.cache import Cache
+from himl_container.config.images import has_host
+from himl_container.errors import InputError, StorageError
+
+if TYPE_CHECKING:
+    from azureml.core import Environment, Run, Workspace
+
+    from himl_container.azureml.reach import Way
+    from himl_container.azureml.request import SubmitPlan
+    from himl_container.launch.spec import ImageRef
+    from himl_container.progress import Reporter
+    from himl_container.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A run that AzureML has taken.
+
+    :param run: the SDK's own object. :param image: None where AzureML builds the environment.
+    :param environment: name and version of the AzureML environment.
+    """
+
+    run: Run
+    record: Record
+    image: ImageRef | None
+    environment: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return where the run went, as JSON values."""
+        return {**self.record.to_json(), "environment": self.environment}
+
+
+def submit(
+    plan: SubmitPlan,
+    way: Way,
+    *,
+    environ: MutableMapping[str, str],
+    reporter: Reporter,
+    locked: bool = False,
+    test: bool = True,
+    quiet: bool = False,
+) -> Submitted:
+    """Submit a plan once.
+
+    The cluster is looked for before an image is built: a name that is misspelt should not cost the build.
+
+    :param way: to the workspace. :param environ: gets the variables of the emulator; ``os.environ`` but for tests.
+    :param test: without, an image that was never tested will do.
+    :param quiet: what hi-ml prints of a submission goes to standard error, because standard output is spoken for.
+    :raises InputError: the cluster or a dataset does not exist. :raises LoginFailed: nobody is logged in.
+    :raises AzureMLError: AzureML does not answer, or refuses the run.
+    :raises HimlError: as :func:`himl_container.azureml.images.pushed_image`.
+    """
+    from himl_container.azureml.reach import emulator_of, go, open_quickly
+
+    emulator = emulator_of(way, environ)
+    settings = for_emulator(plan.settings) if emulator else plan.settings
+    if emulator and not plan.build_in_azureml:
+        _build_first(settings, reporter, locked=locked, test=test)
+    names = go(way, environ, reporter)
+    workspace = open_quickly(names)
+    check_cluster(workspace, plan.target.compute)
+    with _sdk_prints(sys.stderr if quiet else sys.stdout):
+        image, environment = _environment(plan, settings, workspace, reporter, locked=locked, test=test)
+        run = _queue(plan, environment, workspace)
+    record = Record(
+        run=run.id,
+        experiment=run.experiment.name,
+        subscription_id=names.subscription_id,
+        resource_group=names.resource_group,
+        workspace=names.workspace_name,
+        emulator=emulator,
+        folder=str(Path.cwd()),
+        script=" ".join(plan.spec.command),
+        image=image.digest if image else "",
+        fingerprint=image.fingerprint if image else "",
+        lock=image.lock if image else "",
+        portal=run.get_portal_url(),
+        submitted=now(),
+    )
+    try:
+        Records(Cache(settings.cache_dir)).add(record)
+    except StorageError as error:  # the run is on its way, and most_recent_run.txt has its id
+        reporter.warn(f"where the run went cannot be written down: {error}")
+    return Submitted(run, record, image, f"{environment.name}:{environment.version}")
+
+
+def for_emulator(settings: Settings) -> Settings:
+    """Return the settings for the emulator, whose own registry is the only one that its clusters should need."""
+    name = settings.image_name
+    if has_host(name):
+        name = name.partition("/")[2]
+    return dataclasses.replace(settings, registry="", image_name=name)
+
+
+def check_cluster(workspace: Workspace, name: str) -> None:
+    """Look for a cluster.
+
+    :raises WrongValue: (a ValueError) the workspace has none of this name.
+    """
+    with explained(f"the clusters of the workspace {workspace.name}"):
+        known = sorted(workspace.compute_targets)
+    if name not in known:
+        # hi-ml raised these two sentences.
+        raise WrongValue(
+            f"Could not find the compute target {name} in the AzureML workspace. Existing clusters: {known}",
+            where="--cluster",
+            hint="Choose one of these, or create it in the portal.",
+        )
+
+
+def _build_first(settings: Settings, reporter: Reporter, *, locked: bool, test: bool) -> None:
+    """Have the image in the daemon before this process can reach nothing but the emulator: packages lie elsewhere."""
+    from himl_container.image.lookup import find_image
+
+    if find_image(settings, test=test) is None:
+        from himl_container.publish.build import build
+
+        build(settings, reporter=reporter, locked=locked, test=test)
+
+
+def _environment(
+    plan: SubmitPlan, settings: Settings, workspace: Workspace, reporter: Reporter, *, locked: bool, test: bool
+) -> tuple[ImageRef | None, Environment]:
+    if plan.build_in_azureml:
+        return None, _built_there(settings, workspace)
+    from himl_container.azureml.environments import environment_of
+    from himl_container.azureml.images import pushed_image
+
+    image = pushed_image(settings, workspace, reporter, locked=locked, test=test)
+    with explained("the environment of the image"):
+        return image, environment_of(image, workspace, cache=Cache(settings.cache_dir))
+
+
+def _built_there(settings: Settings, workspace: Workspace) -> Environment:
+    """Return an environment that AzureML builds of the Conda file, as hi-ml had it."""
+    from himl_container.azureml.conda_environment import create_python_environment, register_environment
+
+    if len(settings.conda_files) != 1 or len(settings.wheels) > 1 or len(settings.pip_extra_index_urls) > 1:
+        raise InputError(
+            "AzureML builds from one Conda file, at most one private wheel and one private index",
+            where="--build-in-azureml",
+            hint="Leave the flag out: then the image is made of all of them here.",
+        )
+    with explained("the environment that AzureML is to build"):
+        made = create_python_environment(
+            settings.conda_files[0],
+            pip_extra_index_url=next(iter(settings.pip_extra_index_urls), ""),
+            workspace=workspace,
+            private_pip_wheel_path=next(iter(settings.wheels), None),
+            docker_base_image=settings.base_image,
+        )
+        return register_environment(workspace, made)
+
+
+def _queue(plan: SubmitPlan, environment: Environment, workspace: Workspace) -> Run:
+    from himl_container.azureml.amlignore import taken_exactly
+    from himl_container.azureml.submission import queue_run
+    from himl_container.azureml.translate import run_configuration, script_run
+
+    with explained("the datasets of the run"):
+        configuration = run_configuration(plan.spec, plan.target, environment, workspace)
+    config: Any = script_run(configuration, str(plan.snapshot.root))
+    if plan.search is not None:
+        from himl_container.azureml.search_file import hyperdrive_config
+
+        config = hyperdrive_config(plan.search, config)
+    with taken_exactly(plan.snapshot):
+        return queue_run(workspace, plan.target.experiment, config, plan.target.tags)
+
+
+@contextlib.contextmanager
+def _sdk_prints(stream: Any) -> Iterator[None]:
+    """Have what the SDK and hi-ml's functions print go to a stream."""
+    with contextlib.redirect_stdout(stream):
+        yield
+
+
+def quieten() -> None:
+    """Keep the SDK's warnings, which speak to its developers, off the screen unless ``HIML_CONTAINER_DEBUG=1``."""
+    if os.environ.get("HIML_CONTAINER_DEBUG", "") in ("", "0"):
+        for name in ("azureml", "azure", "msrest", "urllib3", "adal-python", "msal"):
+            logging.getLogger(name).setLevel(logging.ERROR)

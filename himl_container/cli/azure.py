@@ -1,0 +1,98 @@
+"""What the commands about runs in AzureML share: the flags that name a workspace, and the way to a run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from azureml.core import Run
+
+    from himl_container.azureml.reach import Ask, Way
+    from himl_container.azureml.records import Chosen
+    from himl_container.cli.output import Output
+    from himl_container.settings import Settings
+
+Command = Callable[..., Any]
+
+_OPTIONS = (
+    click.option(
+        "--workspace-config",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="The workspace's config.json. Default: the nearest one, upwards.",
+    ),
+    click.option("--emulator", is_flag=True, help="The emulator on this machine, started when needed."),
+)
+
+RUN_HELP = (
+    "RUN is a run's id, EXPERIMENT:ID, or 'latest'; without it, that of most_recent_run.txt in the current folder, or "
+    "the latest one submitted from this machine."
+)
+
+
+def workspace_options(function: Command) -> Command:
+    """Add ``--workspace-config`` and ``--emulator``."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def run_argument(function: Command) -> Command:
+    """Add the argument RUN, which may be left out, and say in the help what it may be."""
+    function.__doc__ = f"{(function.__doc__ or '').rstrip()}\n\n    {RUN_HELP}\n    "
+    return click.argument("reference", metavar="[RUN]", default="")(function)
+
+
+def asker(output: Output) -> Ask | None:
+    """Return what puts a question to the user; None where nobody sits at a terminal, or JSON is wanted."""
+    if output.as_json or output.quiet or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    return lambda question: click.confirm(question, default=False, err=True)
+
+
+def find_run(
+    reference: str, settings: Settings, output: Output, *, emulator: bool, workspace_config: Path | None
+) -> tuple[Run, Chosen]:
+    """Return the run that a user means, read from its workspace.
+
+    :raises MissingRun: there is none.
+    :raises HimlError: as :func:`himl_container.azureml.reach.find_way` and ``open_quickly``.
+    """
+    from himl_container.azureml.records import Records, choose_run
+    from himl_container.azureml.runs import get_run_by_id
+    from himl_container.azureml.service_failures import explained
+    from himl_container.cache import Cache
+
+    chosen = choose_run(reference, Records(Cache(settings.cache_dir)), cwd=Path.cwd())
+    way = way_for(output, emulator=emulator, workspace_config=workspace_config, chosen=chosen)
+    workspace = open_way(way, output)
+    with explained(f"run {chosen.run}"):
+        return get_run_by_id(workspace, chosen.run), chosen
+
+
+def way_for(output: Output, *, emulator: bool, workspace_config: Path | None, chosen: Chosen | None = None) -> Way:
+    """Return the way to the workspace that is meant."""
+    from himl_container.azureml.reach import find_way
+
+    return find_way(
+        emulator=emulator,
+        config=workspace_config,
+        environ=os.environ,
+        record=chosen.record if chosen else None,
+        ask=asker(output),
+    )
+
+
+def open_way(way: Way, output: Output) -> Any:
+    """Return the workspace at the end of a way."""
+    from himl_container.azureml.reach import go, open_quickly
+    from himl_container.azureml.submit import quieten
+
+    quieten()
+    return open_quickly(go(way, os.environ, output.reporter))

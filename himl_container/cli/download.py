@@ -1,0 +1,54 @@
+"""``himl-container download``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from himl_container.cli.azure import find_run, run_argument, workspace_options
+from himl_container.cli.options import cache_options, output_options
+from himl_container.settings import Settings
+
+if TYPE_CHECKING:
+    from himl_container.cli.output import Output
+
+
+@click.command()
+@cache_options
+@output_options
+@workspace_options
+@click.option("--prefix", metavar="TEXT", default="", help="Only files whose names begin so (outputs/).")
+@click.option(
+    "--output",
+    "folder",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Where the files go. Default: a folder of the run's id in outputs.",
+)
+@run_argument
+def command(
+    *,
+    settings: Settings,
+    output: Output,
+    workspace_config: Path | None,
+    emulator: bool,
+    prefix: str,
+    folder: Path | None,
+    reference: str,
+) -> None:
+    """Fetch the files of a run in AzureML: outputs, logs. What is there already is not fetched again."""
+    from himl_container.azureml.service_failures import explained
+    from himl_container.azureml.transfers import download_files_from_run_id, get_run_file_names
+
+    run, _ = find_run(reference, settings, output, emulator=emulator, workspace_config=workspace_config)
+    target = folder or Path("outputs") / run.id
+    with explained(f"the files of run {run.id}"):
+        names = get_run_file_names(run, prefix)
+        download_files_from_run_id(
+            run.id, target, prefix=prefix, workspace=run.experiment.workspace, validate_checksum=True
+        )
+    output.reporter.info(f"{len(names)} files are in {target}")
+    output.result({"run": run.id, "folder": str(target.absolute()), "files": names}, "")
