@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -25,10 +26,12 @@ class Forwarder:
     storage are over the address.
 
     :param address: ``http://127.0.0.1:PORT``.
+    :param login: user and password of the server, sent in the place of what the client sent; None leaves that as it is.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, login: tuple[str, str] | None = None) -> None:
         self._address = address
+        self._authorization = b"" if login is None else b"Basic " + base64.b64encode(":".join(login).encode())
         limits = httpx.Limits(max_connections=256, max_keepalive_connections=32, keepalive_expiry=4)
         # A long upload may pause for as long as its client likes; a connection to this machine may not.
         timeout = httpx.Timeout(None, connect=10)
@@ -37,6 +40,9 @@ class Forwarder:
     async def pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request with what the server answers; with 503 where it does not."""
         headers = [item for item in scope["headers"] if item[0] not in _HOP_BY_HOP]
+        if self._authorization:
+            headers = [item for item in headers if item[0] != b"authorization"]
+            headers.append((b"authorization", self._authorization))
         chunked = any(name == b"transfer-encoding" for name, _ in scope["headers"])
         if chunked:
             headers.append((b"transfer-encoding", b"chunked"))

@@ -56,6 +56,14 @@ class Installation:
         return hashlib.sha256(f"managed identity {self.client_secret}".encode()).hexdigest()[:40]
 
     @property
+    def inner_registry_login(self) -> tuple[str, str]:
+        """User and password of the registry behind the emulator, which are the emulator's own secret.
+
+        The registry listens on the loopback interface, which other users of the machine reach too.
+        """
+        return "emulator", hashlib.sha256(f"registry {self.client_secret}".encode()).hexdigest()[:40]
+
+    @property
     def discovery_ticket(self) -> str:
         """What the address of the discovery has in it that users are given.
 

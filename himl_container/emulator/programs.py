@@ -81,12 +81,20 @@ def registry(installation: Installation, config: EmulatorConfig) -> Program:
 
     :raises InputError: there is neither the program nor Docker.
     """
+    import bcrypt
+
     data = installation.folder / "registry"
     make_private_folder(data)
+    user, password = installation.inner_registry_login
+    users = installation.folder / "registry.htpasswd"
+    # The cheapest that there is: the password is random, nobody guesses it, and it is checked for every request.
+    hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
+    write_private(users, f"{user}:{hashed}\n")
     settings = {
         "version": "0.1",
         "log": {"level": "info", "accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": str(data)}, "delete": {"enabled": True}},
+        "auth": {"htpasswd": {"realm": "emulator", "path": str(users)}},
         # Addresses in its answers are then those that the client asked for, not its own.
         "http": {"addr": "127.0.0.1:0", "secret": secrets.token_hex(16), "relativeurls": True},
     }
@@ -99,7 +107,7 @@ def registry(installation: Installation, config: EmulatorConfig) -> Program:
         arguments=("serve", str(path)),
         environ={},
         listening=re.compile(r'msg="listening on 127\.0\.0\.1:(\d+)"'),
-        files=(data, path),
+        files=(data, path, users),
         image=REGISTRY_IMAGE,
         hint="apt-get install docker-registry   (Debian and its relatives)",
     )

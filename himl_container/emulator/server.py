@@ -113,7 +113,7 @@ async def _run(
     application = build(installation, config, around)
     # Last of all, when no job uses them any more.
     application.closers[:0] = [blobs.close, network.close]
-    forwarders = Forwarder(storage), Forwarder(images)
+    forwarders = Forwarder(storage), Forwarder(images, installation.inner_registry_login)
     app = EmulatorApp(application, hosts, *forwarders)
     # Connections are kept for longer than any client does, so that none is closed while a request is on its way.
     settings = Config(app, timeout_keep_alive=300, lifespan="off", log_config=None, access_log=False)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import kit
 import pytest
@@ -52,7 +53,9 @@ def test_the_registry_in_a_container(image: str, tmp_path: Path) -> None:
         for _ in range(2):
             assert _containers(short_id) == [f"himl-emulator-{short_id}-registry"]
             port = (folder / "registry.log").read_text().rpartition("listening on 127.0.0.1:")[2].partition('"')[0]
-            assert requests.get(f"http://127.0.0.1:{port}/v2/", timeout=30, proxies={"http": ""}).status_code == 200
+            login = running.installation.inner_registry_login
+            words: dict[str, Any] = {"auth": login, "timeout": 30, "proxies": {"http": ""}}
+            assert requests.get(f"http://127.0.0.1:{port}/v2/", **words).status_code == 200
             status = json.loads(emulator_cli(folder, "status", "--json").stdout.splitlines()[-1])
             os.kill(status["pid"], signal.SIGKILL)
             start_emulator(folder, tmp_path / "home")

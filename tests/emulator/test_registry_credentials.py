@@ -57,6 +57,17 @@ def exchanged(emulator: Emulator, host: str) -> str:
     return str(ask("POST", f"https://{host}/oauth2/exchange", data=form).json()["refresh_token"])
 
 
+def test_the_registry_behind_it_lets_nobody_else_in(emulator: Emulator) -> None:
+    """Other users of this machine reach its port, and a job's container on the host's network would too."""
+    port = (emulator.folder / "registry.log").read_text().rpartition("listening on 127.0.0.1:")[2].partition('"')[0]
+    address = f"http://127.0.0.1:{port}/v2/"
+    made = emulator.installation
+    for login in (None, ("emulator", "guess"), (made.client_id, made.client_secret)):
+        assert ask("GET", address, auth=login).status_code == 401
+        assert ask("POST", f"{address}x/blobs/uploads/", auth=login).status_code == 401
+    assert ask("GET", address, auth=made.inner_registry_login).status_code == 200
+
+
 def test_the_resource(management: Any, names: tuple[str, str], host: str, workspace: Workspace) -> None:
     found = management.get(*names)
     assert (found.login_server, found.admin_user_enabled) == (host, True)

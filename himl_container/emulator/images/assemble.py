@@ -41,7 +41,7 @@ def job_images(
     """
     replaced_base = base_image or environ.get(BASE_IMAGE, "")
     cache = Cache(Path(environ.get("HIML_CONTAINER_CACHE_DIR", "") or default_cache_dir()))
-    own = OwnRegistry(installation.workspace.registry_host, registry)
+    own = OwnRegistry(installation.workspace.registry_host, registry, *installation.inner_registry_login)
     bringer = Bringer(own, cache, connect_engine)
     folder = installation.folder / "builds"
     shutil.rmtree(folder, ignore_errors=True)  # what builds of an emulator that was killed have left

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from himl_container.emulator.images.spec import BaseLogin
 from himl_container.progress import Reporter
@@ -20,10 +20,13 @@ class OwnRegistry:
     """The registry behind ``NAME.azurecr.io``.
 
     :param host: that name; :param address: where it listens (``http://127.0.0.1:PORT``).
+    :param user, password: its login there, where it asks for one.
     """
 
     host: str
     address: str
+    user: str = ""
+    password: str = field(default="", repr=False)
 
     def has(self, name: str) -> bool:
         """Whether an image or a repository is one of this registry."""
@@ -37,11 +40,13 @@ class OwnRegistry:
         credentials: Credentials | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> Repository:
-        """Return a repository; one of this registry without a login and without a proxy."""
+        """Return a repository; one of this registry with its own login and without a proxy."""
         if not self.has(name):
             return connect(name, reporter=reporter, credentials=credentials, environ=environ)
-        here = f"{self.address.partition('://')[2]}{name[len(self.host) :]}"
-        return connect(here, reporter=reporter, credentials=Credentials([]), environ={})
+        place = self.address.partition("://")[2]
+        known = [_Given(BaseLogin(place, self.user, self.password))] if self.user else []
+        here = f"{place}{name[len(self.host) :]}"
+        return connect(here, reporter=reporter, credentials=Credentials(known), environ={})
 
     def connect_with(self, login: BaseLogin | None) -> _Connect:
         """Return a function as :meth:`connect` that knows a login for one registry more."""
@@ -58,18 +63,23 @@ class _Connect:
     ) -> Repository:
         credentials = None
         if self.login is not None:
-            credentials = Credentials([_Given(self.login), *Credentials.of(environ).sources])
+            credentials = Credentials(
+                [_Given(self.login, "the environment's definition"), *Credentials.of(environ).sources]
+            )
         return self.registry.connect(name, reporter=reporter, credentials=credentials, environ=environ)
 
 
 @dataclass(frozen=True)
 class _Given:
-    """The login that a definition has with it, for its registry alone."""
+    """A login for one registry alone: the one that a definition has with it, or that of the emulator's registry.
+
+    :param source: where it comes from, for messages.
+    """
 
     given: BaseLogin
+    source: str = "the emulator's registry"
 
     def login(self, place: Place) -> Login | None:
         if canonical_host(place.host) != canonical_host(self.given.address.partition("/")[0]):
             return None
-        source = "the environment's definition"
-        return Login(self.given.username, self.given.password, source=source, only=True)
+        return Login(self.given.username, self.given.password, source=self.source, only=True)

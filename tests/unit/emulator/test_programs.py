@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +52,23 @@ def test_keys_are_on_no_command_line(
         assert installation.storage_key in program.environ["AZURITE_ACCOUNTS"]
         assert not any(installation.storage_key in word for word in program.command)
         assert "MY_SECRET" not in program.environ
+
+
+def test_the_registry_asks_for_a_login(installation: Installation, has: Callable[..., None]) -> None:
+    import bcrypt
+
+    has("docker-registry")
+    program = registry(installation, EmulatorConfig())
+    settings = json.loads(Path(program.command[2]).read_text())
+    users = Path(settings["auth"]["htpasswd"]["path"])
+    user, password = installation.inner_registry_login
+    name, _, hashed = users.read_text().strip().partition(":")
+    assert name == user
+    assert bcrypt.checkpw(password.encode(), hashed.encode())
+    assert stat.S_IMODE(users.stat().st_mode) == 0o600
+    assert not any(password in word for word in (*program.command, *program.environ.values()))
+    has("docker")
+    assert any(str(users) in word for word in registry(installation, EmulatorConfig()).command)
 
 
 def test_published_images_where_there_are_no_programs(installation: Installation, has: Callable[..., None]) -> None:
