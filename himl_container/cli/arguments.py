@@ -7,11 +7,14 @@ costs 20 ms, so it is imported when Tab was pressed.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from himl_container.errors import HimlError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -39,9 +42,22 @@ def _runs(context: click.Context) -> Iterator[str]:
         run = Path("most_recent_run.txt").read_text(encoding="utf-8").strip().rpartition(":")[2]
         if run.isprintable() and run:
             yield run
-    if context.info_name != "verify":
-        return
-    folder = context.params.get("runs_dir") or Path("runs")
-    with contextlib.suppress(OSError):
-        runs = [path.name for path in Path(folder).iterdir() if (path / "run.json").is_file() and not path.is_symlink()]
-        yield from ("latest", *sorted(runs, reverse=True))
+    if context.info_name == "verify":
+        folder = context.params.get("runs_dir") or Path("runs")
+        with contextlib.suppress(OSError):
+            runs = [one.name for one in Path(folder).iterdir() if (one / "run.json").is_file() and not one.is_symlink()]
+            yield from ("latest", *sorted(runs, reverse=True))
+    yield from _submitted(context)
+
+
+def _submitted(context: click.Context) -> Iterator[str]:
+    """Yield the runs that were submitted from this machine."""
+    from himl_container.azureml.records import Records
+    from himl_container.cache import Cache
+    from himl_container.settings import default_cache_dir
+
+    chosen = context.params.get("cache_dir") or os.environ.get("HIML_CONTAINER_CACHE_DIR") or default_cache_dir()
+    folder = Path(chosen)
+    if folder.is_dir():  # Tab makes no folder
+        with contextlib.suppress(HimlError):
+            yield from (record.run for record in Records(Cache(folder)).newest(_MOST_RUNS))

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from himl_container.cli.arguments import complete_run
+
 if TYPE_CHECKING:
     from azureml.core import Run
 
@@ -46,7 +48,7 @@ def workspace_options(function: Command) -> Command:
 def run_argument(function: Command) -> Command:
     """Add the argument RUN, which may be left out, and say in the help what it may be."""
     function.__doc__ = f"{(function.__doc__ or '').rstrip()}\n\n    {RUN_HELP}\n    "
-    return click.argument("reference", metavar="[RUN]", default="")(function)
+    return click.argument("reference", metavar="[RUN]", default="", shell_complete=complete_run)(function)
 
 
 def asker(output: Output) -> Ask | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from himl_container.cli.arguments import complete_file
 from himl_container.cli.azure import asker, workspace_options
 from himl_container.cli.options import environment_options, output_options
 from himl_container.settings import Settings
@@ -54,8 +55,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("--locked", is_flag=True, help="Fail when the lock is missing or stale, instead of locking again.")
 @click.option("--no-test", is_flag=True, help="Take an image that was not tested.")
 @click.option("--dry-run", is_flag=True, help="Print the complete request and send nothing.")
-@click.argument("script", required=False, default="")
-@click.argument("arguments", metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED)
+@click.argument("script", required=False, default="", shell_complete=complete_file)
+@click.argument("arguments", metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED, shell_complete=complete_file)
 def command(
     *,
     settings: Settings,

@@ -12,15 +12,18 @@ from pathlib import Path
 import pytest
 from kit import COMMAND, clean_environ
 
+from himl_container.azureml.records import Record, Records
+from himl_container.cache import Cache
 from himl_container.cli import main
 
 
-def complete(*words: str, cwd: Path, code: int = 0) -> list[str]:
+def complete(*words: str, cwd: Path, code: int = 0, **variables: str) -> list[str]:
     """Return what bash is told when Tab is pressed behind the words."""
     environ = clean_environ(
         _HIML_CONTAINER_COMPLETE="bash_complete",
         COMP_WORDS=" ".join(["himl-container", *words]),
         COMP_CWORD=str(len(words)),
+        **{"HIML_CONTAINER_CACHE_DIR": str(cwd / "no-cache"), **variables},
     )
     done = subprocess.run([COMMAND], cwd=cwd, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code, done.stderr
@@ -65,10 +68,26 @@ def test_runs_of_this_folder_are_offered_the_newest_first(tmp_path: Path) -> Non
     assert values(complete("verify", "train_20260101", cwd=tmp_path)) == ["train_20260101"]
 
 
+@pytest.mark.parametrize("command", ["status", "logs", "cancel", "download"])
+def test_runs_that_were_submitted_are_offered(tmp_path: Path, command: str) -> None:
+    (tmp_path / "most_recent_run.txt").write_text("an_experiment:cloud_2\n")
+    cache = Cache(tmp_path / "cache")
+    for number in (1, 2, 3):
+        record = Record(f"cloud_{number}", "an_experiment", "s", "g", "w", submitted=float(number))
+        Records(cache).add(record)
+    offered = values(complete(command, "", cwd=tmp_path, HIML_CONTAINER_CACHE_DIR=str(cache.root)))
+    assert offered == ["cloud_2", "cloud_3", "cloud_1"]
+
+
+def test_a_script_to_submit_is_a_file(tmp_path: Path) -> None:
+    assert complete("submit", "--azureml", "trai", cwd=tmp_path) == ["file,trai"]
+
+
 def test_nothing_that_goes_wrong_reaches_the_line_that_is_being_typed(tmp_path: Path) -> None:
     (tmp_path / "most_recent_run.txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "pyproject.toml").write_text("[tool.himl-container\n")
     assert complete("verify", "", cwd=tmp_path) == []
+    assert not (tmp_path / "no-cache").exists()
     assert complete("nonsense", "", cwd=tmp_path, code=1) == []
 
 
