@@ -19,12 +19,13 @@ class Stream(Protocol):
 
 
 def can_ask(modules: Mapping[str, Any], stdin: Stream | None, stderr: Stream | None) -> bool:
-    """Return whether somebody can be asked to log in: at a terminal, or in a notebook.
+    """Return whether somebody can be asked to log in: at a terminal, or in a notebook that is not run by a program.
 
-    :param modules: those that are loaded; a notebook's kernel has no terminal, and shows what is printed.
+    :param modules: those that are loaded (``sys.modules``); a notebook has no terminal, and shows what is printed.
     """
-    if "ipykernel" in modules:
-        return True
+    if "IPython" in modules and (kernel := getattr(modules["IPython"].get_ipython(), "kernel", None)) is not None:
+        # nbconvert and papermill tell the kernel that there is nobody to ask (Jupyter's messaging, "allow_stdin").
+        return bool(getattr(kernel, "_allow_stdin", True))
     return stdin is not None and stderr is not None and stdin.isatty() and stderr.isatty()
 
 

@@ -128,6 +128,26 @@ def test_nobody_is_logged_in(emulator: Emulator, without_login: None, monkeypatc
     assert "HIML_TENANT_ID" in caught.value.hint
 
 
+def test_an_earlier_login_through_the_sdk(
+    emulator: Emulator, without_login: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from azureml._base_sdk_common.common import perform_interactive_login
+
+    from himl_container.azureml.credential import RememberedLogin
+
+    monkeypatch.setenv("AZUREML_AUTH_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    made = emulator.installation
+    perform_interactive_login(
+        username=made.client_id,
+        password=made.client_secret,
+        service_principal=True,
+        tenant=made.workspace.tenant_id,
+    )
+    assert isinstance(get_authentication(), RememberedLogin)
+    assert sorted(get_workspace().compute_targets) == ["cpu-cluster", "low-priority"]
+
+
 def _azure_cli(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program in the place of the Azure CLI."""
     program = folder / "bin" / "az"

@@ -214,7 +214,22 @@ def test_who_can_be_asked() -> None:
     assert not interactive.can_ask({}, _Pipe(), _Terminal())
     assert not interactive.can_ask({}, _Terminal(), _Pipe())
     assert not interactive.can_ask({}, None, None)
-    assert interactive.can_ask({"ipykernel": None}, None, _Pipe())
+
+
+@pytest.mark.parametrize(
+    ("kernel", "asked"), [({}, True), ({"_allow_stdin": True}, True), ({"_allow_stdin": False}, False)]
+)
+def test_who_can_be_asked_in_a_notebook(kernel: dict[str, bool], asked: bool) -> None:
+    shell = SimpleNamespace(kernel=SimpleNamespace(**kernel))
+    modules = {"IPython": SimpleNamespace(get_ipython=lambda: shell)}
+    assert interactive.can_ask(modules, None, _Pipe()) is asked
+
+
+@pytest.mark.parametrize("shell", [None, SimpleNamespace()])
+def test_ipython_without_a_notebook(shell: Any) -> None:
+    modules = {"IPython": SimpleNamespace(get_ipython=lambda: shell)}
+    assert interactive.can_ask(modules, _Terminal(), _Terminal())
+    assert not interactive.can_ask(modules, _Pipe(), _Pipe())
 
 
 class _Asked:
