@@ -166,7 +166,7 @@ class AzureMLLogger(Logger):
 
         :param status: how the training ended. A run of this logger's own fails with ``failed``.
         """
-        run = self._given or self._made or (self._run() if self.is_running_in_azure_ml else None)
+        run = self._run(start=False)
         if run is None:
             return
         self._failed = status == "failed"
@@ -191,7 +191,7 @@ class AzureMLLogger(Logger):
         self.close()
         return False
 
-    def _run(self) -> Run | None:
+    def _run(self, *, start: bool = True) -> Run | None:
         if not _is_rank_zero():
             return None
         from himl_container.azureml.context import RUN_CONTEXT, is_running_in_azure_ml
@@ -200,7 +200,7 @@ class AzureMLLogger(Logger):
             return self._given if is_running_in_azure_ml(self._given) else None
         if self.is_running_in_azure_ml:
             return RUN_CONTEXT
-        if self.enable_logging_outside_azure_ml and self._made is None:
+        if self.enable_logging_outside_azure_ml and self._made is None and start:
             self._made = self._start()
             atexit.register(self.close)
         return self._made
