@@ -11,10 +11,12 @@ help: ## show this list
 demo: setup ## lock, build, test and run two examples in containers
 	@scripts/demo.sh
 
-test: setup check ## set up, check, and run all tests
+test: ## set up, check, and run all tests
+	@scripts/setup.sh --torch
+	@$(MAKE) --no-print-directory check
 	$(PYTEST) $(PYTEST_ARGS)
 
-test-unit: ## the tests that need neither Docker nor a network: seconds
+test-unit: ## the tests that need neither Docker nor a network (those of training: PyTorch, if it is here)
 	@scripts/setup.sh --no-docker
 	$(PYTEST) tests/unit $(PYTEST_ARGS)
 

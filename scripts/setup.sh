@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh            a virtual environment (.venv), a Docker engine that answers, and tools of the offline kit
 #   scripts/setup.sh --no-docker   the virtual environment only
+#   scripts/setup.sh --torch       PyTorch and Lightning too, which the tests of himl_container.training need (1 GB)
 #
 # On Debian (and its relatives) as root, missing system packages are installed with apt. Anywhere else nothing of the
 # system is touched: what is missing is named, with the way to get it, and the exit code is 1.
@@ -11,11 +12,14 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 with_docker=1
-case "${1:-}" in
-    "") ;;
-    --no-docker) with_docker=0 ;;
-    *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
-esac
+with_torch=0
+for word in "$@"; do
+    case "$word" in
+        --no-docker) with_docker=0 ;;
+        --torch) with_torch=1 ;;
+        *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    esac
+done
 
 say() { printf 'setup: %s\n' "$*"; }
 
@@ -102,6 +106,26 @@ set_up_python() {
 
 # What decides the content of .venv.
 venv_stamp() { .venv/bin/python -c 'import hashlib, sys; print(sys.version, hashlib.sha256(open("pyproject.toml", "rb").read()).hexdigest())'; }
+
+# --- PyTorch -------------------------------------------------------------------------------------------------------
+
+# Lightning is published under two names, and the tests use both. PyPI's PyTorch for Linux brings CUDA; for one without,
+# set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu. By pip, which knows the machine's own indexes.
+torch_packages="torch==2.13.0 pytorch-lightning==2.6.* lightning==2.6.*"
+
+set_up_torch() {
+    if [ "$(cat .venv/torch-stamp 2>/dev/null)" = "$torch_packages" ]; then
+        return
+    fi
+    say "installing PyTorch and Lightning into .venv"
+    # shellcheck disable=SC2086  # a list of requirements
+    if ! (set -f; .venv/bin/python -m pip install --quiet --disable-pip-version-check $torch_packages) \
+        >.kit/torch.log 2>&1 </dev/null; then
+        optional+=("PyTorch and Lightning: 'pip install $torch_packages' failed (.kit/torch.log)")
+        return
+    fi
+    printf '%s' "$torch_packages" >.venv/torch-stamp
+}
 
 # --- Docker --------------------------------------------------------------------------------------------------------
 
@@ -203,10 +227,13 @@ set_up_azurite() {
 
 mkdir -p .kit
 set_up_python
+if [ "$with_torch" = 1 ] && [ "${#missing[@]}" = 0 ]; then
+    set_up_torch
+fi
 if [ "$with_docker" = 1 ] && [ "${#missing[@]}" = 0 ]; then
     set_up_tools
     set_up_azurite
-    optional=(${missing[@]+"${missing[@]}"})
+    optional+=(${missing[@]+"${missing[@]}"})
     missing=()
     set_up_engine
 fi

@@ -125,6 +125,34 @@ def test_a_machine_that_has_everything_gets_an_environment_and_then_nothing(mach
     assert len(machine.log("pip.log")) == 1
 
 
+def test_pytorch_is_installed_once_and_where_it_is_asked_for(machine: Machine) -> None:
+    assert machine.setup("--no-docker").returncode == 0
+    assert len(machine.log("pip.log")) == 1
+    first = machine.setup("--no-docker", "--torch")
+    assert first.returncode == 0, first.stderr
+    (_, line) = machine.log("pip.log")
+    assert line.endswith(" torch==2.13.0 pytorch-lightning==2.6.* lightning==2.6.*")
+    assert machine.setup("--torch", "--no-docker").stdout == ""
+    assert len(machine.log("pip.log")) == 2
+
+
+def test_pytorch_that_cannot_be_installed_is_named(machine: Machine) -> None:
+    assert machine.setup("--no-docker").returncode == 0
+    python = machine.project / ".venv" / "bin" / "python"
+    python.write_text(python.read_text().replace('"-m pip "*) echo', '"-m pip "*) exit 1; echo'))
+    done = machine.setup("--no-docker", "--torch")
+    assert done.returncode == 0, done.stderr
+    assert "PyTorch and Lightning: 'pip install torch==" in done.stdout
+    assert "(.kit/torch.log)" in done.stdout
+
+
+def test_an_unknown_word_is_answered_with_the_usage(machine: Machine) -> None:
+    done = machine.setup("--torch", "--everything")
+    assert done.returncode == 2
+    assert "scripts/setup.sh --torch" in done.stderr
+    assert machine.log("pip.log") == []
+
+
 @debian
 def test_on_debian_as_root_it_says_what_it_installs_and_installs_it(machine: Machine) -> None:
     for program in ("mmdebstrap", "chromedriver", "docker-registry"):
