@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from himl_container.azureml.request import SubmitPlan
 
 WORKSPACE_REGISTRY = "REGISTRY-OF-THE-WORKSPACE"
-LATER = "sha256:KNOWN-WHEN-IT-IS-PUSHED"
+LATER = "KNOWN-WHEN-THE-IMAGE-IS-PUSHED"
 """Stand for what is not known before the registry is asked."""
 
 
@@ -106,6 +106,7 @@ def _configuration(plan: SubmitPlan, image: ImageRef) -> dict[str, Any]:
     # Without datasets no workspace is looked into.
     target = dataclasses.replace(plan.target, input_datasets=(), output_datasets=())
     result: dict[str, Any] = _serialize_to_dict(run_configuration(plan.spec, target, environment, None))
+    result["environment"]["version"] = LATER  # it is made of the digest
     variables = result.get("environmentVariables")
     if isinstance(variables, dict):
         result["environmentVariables"] = dict(redacted(tuple(variables.items())))

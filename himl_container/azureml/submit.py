@@ -71,6 +71,7 @@ def submit(
     :raises HimlError: as :func:`himl_container.azureml.images.pushed_image`.
     """
     from himl_container.azureml.reach import emulator_of, go, open_quickly
+    from himl_container.azureml.workspace_registry import default_cache
 
     emulator = emulator_of(way, environ)
     settings = for_emulator(plan.settings) if emulator else plan.settings
@@ -98,7 +99,7 @@ def submit(
         submitted=now(),
     )
     try:
-        Records(Cache(settings.cache_dir)).add(record)
+        Records(default_cache()).add(record)
     except StorageError as error:  # the run is on its way, and most_recent_run.txt has its id
         reporter.warn(f"where the run went cannot be written down: {error}")
     return Submitted(run, record, image, f"{environment.name}:{environment.version}")

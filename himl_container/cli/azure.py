@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from himl_container.azureml.reach import Ask, Way
     from himl_container.azureml.records import Chosen
     from himl_container.cli.output import Output
-    from himl_container.settings import Settings
 
 Command = Callable[..., Any]
 
@@ -58,24 +57,31 @@ def asker(output: Output) -> Ask | None:
     return lambda question: click.confirm(question, default=False, err=True)
 
 
-def find_run(
-    reference: str, settings: Settings, output: Output, *, emulator: bool, workspace_config: Path | None
-) -> tuple[Run, Chosen]:
+def find_run(reference: str, output: Output, *, emulator: bool, workspace_config: Path | None) -> tuple[Run, Chosen]:
     """Return the run that a user means, read from its workspace.
 
     :raises MissingRun: there is none.
     :raises HimlError: as :func:`himl_container.azureml.reach.find_way` and ``open_quickly``.
     """
     from himl_container.azureml.records import Records, choose_run
+    from himl_container.azureml.workspace_registry import default_cache
+
+    chosen = choose_run(reference, Records(default_cache()), cwd=Path.cwd())
+    return read_run(chosen, output=output, emulator=emulator, workspace_config=workspace_config), chosen
+
+
+def read_run(chosen: Chosen, *, output: Output, emulator: bool, workspace_config: Path | None) -> Run:
+    """Return a run from the workspace that it is in.
+
+    :raises MissingRun: the workspace has no such run.
+    """
     from himl_container.azureml.runs import get_run_by_id
     from himl_container.azureml.service_failures import explained
-    from himl_container.cache import Cache
 
-    chosen = choose_run(reference, Records(Cache(settings.cache_dir)), cwd=Path.cwd())
     way = way_for(output, emulator=emulator, workspace_config=workspace_config, chosen=chosen)
     workspace = open_way(way, output)
     with explained(f"run {chosen.run}"):
-        return get_run_by_id(workspace, chosen.run), chosen
+        return get_run_by_id(workspace, chosen.run)
 
 
 def way_for(output: Output, *, emulator: bool, workspace_config: Path | None, chosen: Chosen | None = None) -> Way:

@@ -8,27 +8,23 @@ from typing import TYPE_CHECKING
 import click
 
 from himl_container.cli.azure import find_run, run_argument, workspace_options
-from himl_container.cli.options import cache_options, output_options
-from himl_container.settings import Settings
+from himl_container.cli.options import output_options
 
 if TYPE_CHECKING:
     from himl_container.cli.output import Output
 
 
 @click.command()
-@cache_options
 @output_options
 @workspace_options
 @click.option("--wait", is_flag=True, help="Stay until the run has ended.")
 @run_argument
-def command(
-    *, settings: Settings, output: Output, workspace_config: Path | None, emulator: bool, wait: bool, reference: str
-) -> None:
+def command(*, output: Output, workspace_config: Path | None, emulator: bool, wait: bool, reference: str) -> None:
     """Cancel a run in AzureML; of a search, all its runs. One that has ended already stays as it is."""
     from himl_container.azureml.following import ENDED, Follower
     from himl_container.azureml.service_failures import explained
 
-    run, _ = find_run(reference, settings, output, emulator=emulator, workspace_config=workspace_config)
+    run, _ = find_run(reference, output, emulator=emulator, workspace_config=workspace_config)
     with explained(f"run {run.id}"):
         status = str(run.get_status())
         over = status in ENDED

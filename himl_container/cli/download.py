@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from himl_container.cli.azure import find_run, run_argument, workspace_options
-from himl_container.cli.options import cache_options, output_options
-from himl_container.settings import Settings
+from himl_container.cli.options import output_options
 
 if TYPE_CHECKING:
     from himl_container.cli.output import Output
 
 
 @click.command()
-@cache_options
 @output_options
 @workspace_options
 @click.option("--prefix", metavar="TEXT", default="", help="Only files whose names begin so (outputs/).")
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 @run_argument
 def command(
     *,
-    settings: Settings,
     output: Output,
     workspace_config: Path | None,
     emulator: bool,
@@ -43,12 +40,12 @@ def command(
     from himl_container.azureml.service_failures import explained
     from himl_container.azureml.transfers import download_files_from_run_id, get_run_file_names
 
-    run, _ = find_run(reference, settings, output, emulator=emulator, workspace_config=workspace_config)
+    run, _ = find_run(reference, output, emulator=emulator, workspace_config=workspace_config)
     target = folder or Path("outputs") / run.id
     with explained(f"the files of run {run.id}"):
         names = get_run_file_names(run, prefix)
         download_files_from_run_id(
             run.id, target, prefix=prefix, workspace=run.experiment.workspace, validate_checksum=True
         )
-    output.reporter.info(f"{len(names)} files are in {target}")
+    output.reporter.info(f"{len(names)} file{'s are' if len(names) != 1 else ' is'} in {target}")
     output.result({"run": run.id, "folder": str(target.absolute()), "files": names}, "")

@@ -9,28 +9,24 @@ from typing import TYPE_CHECKING
 import click
 
 from himl_container.cli.azure import find_run, run_argument, workspace_options
-from himl_container.cli.options import cache_options, output_options
-from himl_container.settings import Settings
+from himl_container.cli.options import output_options
 
 if TYPE_CHECKING:
     from himl_container.cli.output import Output
 
 
 @click.command()
-@cache_options
 @output_options
 @workspace_options
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run has ended; the exit code says how.")
 @run_argument
-def command(
-    *, settings: Settings, output: Output, workspace_config: Path | None, emulator: bool, follow: bool, reference: str
-) -> int:
+def command(*, output: Output, workspace_config: Path | None, emulator: bool, follow: bool, reference: str) -> int:
     """Show what a run in AzureML has printed, on all its nodes."""
     from himl_container.azureml.following import Follower
     from himl_container.azureml.service_failures import explained
     from himl_container.cli.following import wait_for
 
-    run, _ = find_run(reference, settings, output, emulator=emulator, workspace_config=workspace_config)
+    run, _ = find_run(reference, output, emulator=emulator, workspace_config=workspace_config)
     if follow:
         return wait_for(run, output, show=True, value={})
     stream = sys.stderr.buffer if output.as_json else sys.stdout.buffer

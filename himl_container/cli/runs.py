@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from himl_container.cli.azure import open_way, way_for, workspace_options
-from himl_container.cli.options import cache_options, output_options
+from himl_container.cli.options import output_options
 from himl_container.cli.tables import plain, table
-from himl_container.settings import Settings
 
 if TYPE_CHECKING:
     from himl_container.azureml.records import Record
@@ -22,7 +21,6 @@ Row = dict[str, Any]
 
 
 @click.command()
-@cache_options
 @output_options
 @workspace_options
 @click.option("--experiment", metavar="NAME", help="All runs of this experiment, by whomever.")
@@ -30,7 +28,6 @@ Row = dict[str, Any]
 @click.option("--offline", is_flag=True, help="Ask nobody how the runs stand.")
 def command(
     *,
-    settings: Settings,
     output: Output,
     workspace_config: Path | None,
     emulator: bool,
@@ -40,13 +37,13 @@ def command(
 ) -> None:
     """List what was submitted to AzureML from this machine, newest first, and how it stands."""
     from himl_container.azureml.records import Records
-    from himl_container.cache import Cache
+    from himl_container.azureml.workspace_registry import default_cache
 
     if experiment is not None:
         way = way_for(output, emulator=emulator, workspace_config=workspace_config)
         rows = list(_of_experiment(open_way(way, output), experiment, count))
     else:
-        records = Records(Cache(settings.cache_dir)).newest(count)
+        records = Records(default_cache()).newest(count)
         statuses = {} if offline else _statuses(records, output)
         rows = [_row(record, statuses.get(record.run, "")) for record in records]
     output.result({"runs": rows}, _as_text(rows))

@@ -8,26 +8,24 @@ from typing import TYPE_CHECKING
 import click
 
 from himl_container.cli.azure import find_run, run_argument, workspace_options
-from himl_container.cli.options import cache_options, output_options
+from himl_container.cli.options import output_options
 from himl_container.cli.tables import plain
-from himl_container.settings import Settings
 
 if TYPE_CHECKING:
     from himl_container.cli.output import Output
 
 
 @click.command()
-@cache_options
 @output_options
 @workspace_options
 @run_argument
-def command(settings: Settings, output: Output, workspace_config: Path | None, emulator: bool, reference: str) -> None:
+def command(output: Output, workspace_config: Path | None, emulator: bool, reference: str) -> None:
     """Say how a run in AzureML stands."""
     from himl_container.azureml.following import end_of
     from himl_container.azureml.retry import retried
     from himl_container.azureml.service_failures import explained
 
-    run, chosen = find_run(reference, settings, output, emulator=emulator, workspace_config=workspace_config)
+    run, chosen = find_run(reference, output, emulator=emulator, workspace_config=workspace_config)
     with explained(f"run {run.id}"):
         details = retried(f"asking for run {run.id}", run.get_details)
     end = end_of(run.id, details)
@@ -44,4 +42,8 @@ def command(settings: Settings, output: Output, workspace_config: Path | None, e
         "portal": run.get_portal_url(),
     }
     lines = [f"{name:<10} {plain(str(item), longest=2000)}" for name, item in value.items() if item not in (None, "")]
-    output.result(value, "\n".join(lines))
+    if output.as_json:
+        output.result(value, "")
+    else:
+        # A result passes through the filter for credentials, and takes what follows the '?' of an address for one.
+        click.echo("\n".join(lines))
