@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import uuid
@@ -13,7 +12,7 @@ from types import FrameType
 import kit
 import pytest
 
-pytest_plugins = ("emulator_fixtures", "job_image")
+pytest_plugins = ("emulator_fixtures", "example_folders", "job_image")
 
 
 def pytest_configure() -> None:
@@ -81,7 +80,7 @@ def image_name() -> Iterator[str]:
     name = f"himl-test-{uuid.uuid4().hex[:12]}"
     yield name
     if not kit.engine_problem():
-        _remove_images(name)
+        kit.remove_images(name)
 
 
 @pytest.fixture
@@ -100,15 +99,3 @@ def run_cli(
     if request.node.get_closest_marker("docker") is not None:
         variables["HIML_CONTAINER_BASE_IMAGE"] = request.getfixturevalue("base_image")
     return kit.Cli(project.path, kit.clean_environ(**variables))
-
-
-def _remove_images(repository: str) -> None:
-    import docker
-    from docker.errors import DockerException
-
-    from himl_container.image.endpoint import resolve_endpoint
-
-    with contextlib.closing(docker.DockerClient(base_url=resolve_endpoint(os.environ).url)) as client:
-        for name in (*kit.image_names(client, repository), *kit.image_names(client, f"*/{repository}")):
-            with contextlib.suppress(DockerException):
-                client.images.remove(name, force=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import subprocess
@@ -50,6 +51,19 @@ def image_names(client: docker.DockerClient, repository: str) -> list[str]:
     found = client.api.images(filters={"reference": repository})
     names = [name for image in found for key in ("RepoTags", "RepoDigests") for name in image.get(key) or ()]
     return [name for name in names if fnmatchcase(_repository_of(name), repository) and "<none>" not in name]
+
+
+def remove_images(repository: str) -> None:
+    """Remove the names that the daemon has in a repository, here and in every registry."""
+    import docker
+    from docker.errors import DockerException
+
+    from himl_container.image.endpoint import resolve_endpoint
+
+    with contextlib.closing(docker.DockerClient(base_url=resolve_endpoint(os.environ).url)) as client:
+        for name in (*image_names(client, repository), *image_names(client, f"*/{repository}")):
+            with contextlib.suppress(DockerException):
+                client.images.remove(name, force=True)
 
 
 def _repository_of(name: str) -> str:
