@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from himl_container.emulator.identity import NOBODY, Identity
+
+DEEPEST = 300
+"""Levels of a JSON value. The deepest that is in use is a snapshot: two for each of up to 100 folders in folders."""
+
+_TOO_DEEP = f"it is nested more than {DEEPEST} times"
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,12 @@ class Request:
         if not self.body.strip():
             return None
         try:
-            value = json.loads(self.body)
+            value = parse_json(self.body)
             if b"\\ud" in self.body.lower():
                 # Half of a surrogate pair is JSON, but no text: neither SQLite nor a blob's name can hold it.
                 json.dumps(value, ensure_ascii=False).encode()
             return value
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise Refusal(400, "BadArgument", f"The body is not valid JSON: {error}") from None
 
     def document(self) -> dict[str, Any]:
@@ -63,6 +68,30 @@ class Request:
         """Return the first value of a query parameter."""
         values = self.query.get(name, ())
         return values[0] if values else default
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Return a JSON value that a client sent.
+
+    :raises ValueError: it is none, or is nested more than :data:`DEEPEST` times. Python itself reads some thousand
+        levels, and stumbles later where such a value is walked through or written again.
+    """
+    try:
+        value = json.loads(data)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    level, depth = [value], 0
+    while level := [child for item in level for child in _inside(item) if isinstance(child, dict | list)]:
+        depth += 1
+        if depth > DEEPEST:
+            raise ValueError(_TOO_DEEP)
+    return value
+
+
+def _inside(item: Any) -> Iterable[Any]:
+    if isinstance(item, dict):
+        return item.values()
+    return item if isinstance(item, list) else ()
 
 
 @dataclass(frozen=True)

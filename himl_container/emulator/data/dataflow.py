@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from himl_container.emulator.http import DEEPEST, parse_json
 from himl_container.errors import InputError
 
 LONGEST = 16 * 2**20
@@ -217,8 +218,8 @@ def _of_block(store: object) -> Source:
 
 def _json(text: str) -> Mapping[str, Any]:
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = parse_json(text)
+    except ValueError:
         raise _bad("it is neither JSON nor YAML") from None
     if not isinstance(found, Mapping):
         raise _bad("it is not an object")
@@ -230,6 +231,13 @@ def _yaml(text: str) -> Mapping[str, Any]:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
+        # The native loader calls itself for each level, and ends the whole process where the stack is full.
+        depth = 0
+        for event in yaml.parse(text, Loader=loader):
+            opens = isinstance(event, yaml.CollectionStartEvent)
+            depth += opens - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise _bad(f"it is nested more than {DEEPEST} times")
         found = yaml.load(text, Loader=loader)  # noqa: S506 - both loaders make plain values only
     except (yaml.YAMLError, RecursionError, ValueError):
         raise _bad("it is not YAML") from None

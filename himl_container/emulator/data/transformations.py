@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from himl_container.emulator.http import parse_json
 from himl_container.errors import InputError
 
 Transformation = Mapping[str, Any]
@@ -30,10 +31,10 @@ def transformations_of(text: str) -> tuple[Transformation, ...]:
     :raises InputError: there is a block that is not known.
     """
     try:
-        document = json.loads(text)
+        document = parse_json(text)
         blocks = [(block["type"], block["arguments"]) for block in document["blocks"]]
         return tuple(_known(str(kind))(arguments) for kind, arguments in blocks)
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+    except (ValueError, KeyError, TypeError, IndexError):
         raise InputError("what is to be done with the files of an output cannot be read") from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from email import message_from_bytes
 from email.policy import HTTP
@@ -10,7 +9,7 @@ from typing import Any, Protocol
 
 from himl_container.emulator.access import Access
 from himl_container.emulator.compute.model import Cluster, Definition
-from himl_container.emulator.http import Answer, Refusal, Request, json_answer
+from himl_container.emulator.http import Answer, Refusal, Request, json_answer, parse_json
 from himl_container.emulator.hyperdrive.definition import Search, child_definition, read_search
 from himl_container.emulator.hyperdrive.searches import Searches
 from himl_container.emulator.routes import Handler, Route
@@ -144,8 +143,8 @@ def read_config(request: Request) -> dict[str, Any]:
         if part.get_param("name", header="content-disposition") == "config":
             data = part.get_payload(decode=True)
             try:
-                found = json.loads(data) if isinstance(data, bytes) else None
-            except (ValueError, RecursionError):
+                found = parse_json(data) if isinstance(data, bytes) else None
+            except ValueError:
                 found = None
             if isinstance(found, dict):
                 return found

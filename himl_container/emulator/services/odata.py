@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TypeVar
 
-from himl_container.emulator.http import Refusal
+from himl_container.emulator.http import Refusal, parse_json
 
 T = TypeVar("T")
 
@@ -187,7 +187,7 @@ def _write_token(rank: _Rank) -> str:
 
 def _read_token(token: str) -> _Rank:
     try:
-        number, text, key = json.loads(base64.urlsafe_b64decode(token.encode()))
+        number, text, key = parse_json(base64.urlsafe_b64decode(token.encode()))
         return float(number), str(text), str(key)
     except (ValueError, TypeError):
         raise Refusal(400, "UserError", "The continuation token is not one of this service.") from None

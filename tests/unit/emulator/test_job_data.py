@@ -516,6 +516,13 @@ def test_a_partition_alone_makes_no_table() -> None:
     assert is_tabular(transformations_of(json.dumps({"blocks": [block("ReadParquetFileBlock")]})))
 
 
+def test_a_condition_is_handed_on_as_the_engine_writes_it() -> None:
+    (step,) = transformations_of(json.dumps({"blocks": [block("ExpressionFilterBlock", expression=["a", 1])]}))
+    assert step["filter"]["language"] == "Native"
+    source = json.loads(step["filter"]["function_source"])
+    assert source["r"][1][2]["r"] == ["Function", [["row"], {"r": []}, ["a", 1]]]
+
+
 @pytest.mark.parametrize(
     "text",
     [
