@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from himl_container.emulator.access import Access
 from himl_container.emulator.blobs import FILES_CONTAINER, RUNS_CONTAINER, SNAPSHOTS_CONTAINER, Blobs
 from himl_container.emulator.compute.model import JobVariables
+from himl_container.emulator.compute.no_containers import connect_or_tell
 from himl_container.emulator.compute.scheduler import LocalCompute
 from himl_container.emulator.compute.workshop import Workshop
 from himl_container.emulator.config import EmulatorConfig
@@ -65,7 +66,6 @@ from himl_container.emulator.state.runs import Runs
 from himl_container.emulator.state.secrets import Secrets
 from himl_container.emulator.state.snapshots import Snapshots
 from himl_container.emulator.tokens import Tokens, token_key
-from himl_container.launch.containers import connect
 
 log = logging.getLogger("himl_container.emulator")
 
@@ -160,7 +160,7 @@ def build(installation: Installation, config: EmulatorConfig, around: Surroundin
         data=data,
         images=images,
         variables=variables,
-        containers=connect(),
+        containers=connect_or_tell(),
         folder=installation.folder / "jobs",
         emulator_id=installation.workspace.workspace_id,
     )

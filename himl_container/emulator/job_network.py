@@ -20,6 +20,9 @@ Listen = Callable[[str, ipaddress.IPv4Network], int]
 """Serves an address of this machine to a subnet's containers, and returns the port."""
 
 _LABEL = "himl-container.emulator"
+_MARK = "job-network"
+"""In the emulator's folder while there is a bridge, so that an emulator that runs no jobs removes what a killed one
+left, and asks no daemon otherwise."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class JobNetwork:
 
     def __init__(self, installation: Installation, endpoint: Callable[[], Endpoint], listen: Listen) -> None:
         self._name, self._id = installation.network, installation.short_id
+        self._mark = installation.folder / _MARK
         self._endpoint, self._listen = endpoint, listen
         self._ports: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -64,7 +68,7 @@ class JobNetwork:
     def close(self) -> None:
         """Remove the bridge, if there is one that nobody uses."""
         with self._lock:
-            if not self._ports:
+            if not self._ports and not self._mark.exists():
                 return
             try:
                 answer = DockerHttp(self._endpoint()).request("DELETE", f"/networks/{segment(self._name)}")
@@ -73,6 +77,8 @@ class JobNetwork:
                 return
             if answer.status not in (204, 404):
                 log.warning("the network %s is left behind: %s", self._name, answer.message)
+                return
+            self._mark.unlink(missing_ok=True)
 
     def _find(self) -> tuple[str, ipaddress.IPv4Network] | None:
         answer = DockerHttp(self._endpoint()).request("GET", f"/networks/{segment(self._name)}")
@@ -90,6 +96,7 @@ class JobNetwork:
         raise EngineError(f"the network {self._name} has no address: {json.dumps(found.get('IPAM'))}")
 
     def _make(self) -> tuple[str, ipaddress.IPv4Network]:
+        self._mark.touch()
         body = {"Name": self._name, "CheckDuplicate": True, "Driver": "bridge", "Labels": {_LABEL: self._id}}
         answer = DockerHttp(self._endpoint()).request("POST", "/networks/create", body=body)
         if answer.status not in (201, 409):

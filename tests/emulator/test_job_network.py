@@ -20,7 +20,7 @@ from himl_container.emulator.hosts import Hosts
 from himl_container.emulator.installation import Installation, open_installation
 from himl_container.emulator.job_network import JobNetwork
 from himl_container.emulator.proxy import Proxy
-from himl_container.image.endpoint import resolve_endpoint
+from himl_container.image.endpoint import Endpoint, resolve_endpoint
 
 if TYPE_CHECKING:
     import docker
@@ -115,3 +115,23 @@ def test_a_network_of_a_killed_emulator_is_taken_over_and_removed_at_the_end(
     assert len(client.networks.list(names=[f"^{installation.network}$"])) == 1
     network.close()
     assert client.networks.list(names=[f"^{installation.network}$"]) == []
+
+
+def test_a_network_of_a_killed_emulator_is_removed_by_one_that_runs_no_jobs(
+    network: JobNetwork, client: docker.DockerClient, installation: Installation
+) -> None:
+    network.way()
+    asked: list[str] = []
+
+    def endpoint() -> Endpoint:
+        asked.append("daemon")
+        return resolve_endpoint(os.environ)
+
+    def listen(address: str, peers: ipaddress.IPv4Network) -> int:
+        raise AssertionError("no job needs it")
+
+    JobNetwork(installation, endpoint, listen).close()
+    assert client.networks.list(names=[f"^{installation.network}$"]) == []
+    assert asked == ["daemon"]
+    JobNetwork(installation, endpoint, listen).close()
+    assert asked == ["daemon"]  # nothing is left, so nobody is asked

@@ -60,6 +60,7 @@ class _Prepared:
     description: JobDescription
     inputs: tuple[JobInput, ...]
     outputs: tuple[JobOutput, ...]
+    gpus: str
 
 
 class JobStart:
@@ -127,6 +128,7 @@ class JobStart:
 
     def _prepare(self, run: Run, request: JobRequest) -> _Prepared:
         shop = self._workshop
+        gpus = self._gpus()  # first, because it tells whether a daemon is there that runs jobs
         image, interpreter = shop.images.ready(run.definition, lambda line: self._logs.say(line, BUILD_LOG))
         self._say(f"Image {image}, interpreter {interpreter}.")
         self._stop_here()
@@ -157,7 +159,7 @@ class JobStart:
             cluster=self._cluster,
         )
         self._note_inputs(description, inputs)
-        return _Prepared(description, inputs, outputs)
+        return _Prepared(description, inputs, outputs, gpus)
 
     def _fetch(self, inputs: tuple[JobInput, ...]) -> dict[str, str]:
         """Bring the inputs' files; returns the name of the file of those that are a single one."""
@@ -221,7 +223,7 @@ class JobStart:
                 "TINI_KILL_PROCESS_GROUP": "1",
                 **shop.variables.variables(description.run_id),
             },
-            gpus=self._gpus(),
+            gpus=prepared.gpus,
             memory=request.memory or self._cluster.memory,
             network=shop.variables.network(),
             labels={EMULATOR_LABEL: shop.emulator_id},
