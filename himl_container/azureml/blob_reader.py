@@ -152,10 +152,10 @@ class BlobReader:
 
 def _piece(file: RemoteFile, answer: requests.Response, first: int, length: int) -> Piece:
     status, headers = answer.status_code, answer.headers
-    if status == _NO_SUCH_RANGE and headers.get("Content-Range", "").startswith("bytes */"):
-        size = _number(headers["Content-Range"].removeprefix("bytes */"))
-        answer = _nothing()
-        return Piece(Facts(size, ""), first, 0, b"", answer)
+    if status == _NO_SUCH_RANGE:  # the file ends at the range's first byte, or before it
+        told = headers.get("Content-Range", "")
+        size = _number(told.removeprefix("bytes */")) if told.startswith("bytes */") else first
+        return Piece(Facts(size, ""), first, 0, b"", _nothing())
     if status == _CHANGED:
         raise ChangedFile(f"{file.name} was changed while it was being downloaded")
     if status not in (200, 206):

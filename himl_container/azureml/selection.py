@@ -121,7 +121,7 @@ def get_aml_runs_from_recovery_ids(args: Namespace, workspace: Workspace) -> lis
     """
     from himl_container.azureml.runs import fetch_run
 
-    return [fetch_run(workspace, one) for one in _words(_required(args, "run_recovery_ids"))]
+    return [fetch_run(workspace, one) for one in words(_required(args, "run_recovery_ids"))]
 
 
 def get_aml_run_from_recovery_id(args: Namespace, workspace: Workspace) -> Run:
@@ -151,7 +151,7 @@ def get_aml_runs_from_run_ids(args: Namespace, workspace: Workspace) -> list[Run
     """
     from himl_container.azureml.runs import get_run_by_id
 
-    return [get_run_by_id(workspace, one) for one in _words(_required(args, "run_ids"))]
+    return [get_run_by_id(workspace, one) for one in words(_required(args, "run_ids"))]
 
 
 def get_aml_run_from_run_id(
@@ -178,13 +178,13 @@ def _tags(tags: object) -> dict[str, str | None]:
     """Return the tags that are wanted; None for any value."""
     if isinstance(tags, dict):
         return {str(name): None if value is None else str(value) for name, value in tags.items()}
-    pairs = [word.partition("=") for word in _words(tags)]
+    pairs = [word.partition("=") for word in words(tags)]
     return {name: value if equals else None for name, equals, value in pairs}
 
 
 def _given(args: Namespace, name: str) -> bool:
     value = getattr(args, name, None)
-    return bool(_words(value)) if isinstance(value, (list, tuple)) else value is not None and str(value) != ""
+    return bool(words(value)) if isinstance(value, (list, tuple)) else value is not None and str(value) != ""
 
 
 def _required(args: Namespace, name: str) -> Any:
@@ -193,7 +193,7 @@ def _required(args: Namespace, name: str) -> Any:
     return getattr(args, name)
 
 
-def _words(value: object) -> list[str]:
+def words(value: object) -> list[str]:
     """Return what a list of words, or one word, names; several may stand in one word, separated by commas."""
     values: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value] if value else []
     return [word for one in values for word in re.split(r"[,\s]+", str(one)) if word]

@@ -1,0 +1,131 @@
+"""``himl-tb``: shows runs in TensorBoard."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from himl_container.azureml.failures import WrongValue
+from himl_container.azureml.tool_arguments import add_run_arguments, selected_runs, told
+
+if TYPE_CHECKING:
+    from himl_container.azureml.tensorboard import WrappedTensorboard
+
+_LOOK = 0.5
+_LARGEST_PORT = 65535
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Show runs until Enter or Ctrl-C, or, where no terminal is read, until the runs have ended.
+
+    :param argv: arguments; those of the process by default.
+    :raises WrongValue: (a ValueError) the arguments name no run, or there is none.
+    """
+    args = _parser().parse_args(argv)
+    if not 0 <= args.port <= _LARGEST_PORT:
+        raise WrongValue(f"{args.port} is not a port.", where="--port")
+    folder = log_folder(args.log_dir)
+    runs = selected_runs(args)
+    for run in runs:
+        print(f"Run {run.id} of experiment {run.experiment.name}", flush=True)  # noqa: T201
+    from himl_container.azureml.tensorboard import WrappedTensorboard
+
+    board = WrappedTensorboard(folder.as_posix(), runs=runs, local_root=Path.cwd() / folder, port=args.port)
+    with _Signals() as signals:
+        try:
+            print(f"TensorBoard is at {board.start()}", flush=True)  # noqa: T201
+            _wait(board, signals.ended)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            board.stop()
+
+
+def console() -> NoReturn:
+    """Be the program ``himl-tb``."""
+    told(main)
+
+
+def log_folder(log_dir: Path) -> Path:
+    """Return the folder of the event files, the same below the runs and below the current folder.
+
+    :raises WrongValue: it is not below the current folder.
+    """
+    here = Path.cwd()
+    if log_dir.is_absolute():
+        if not log_dir.is_relative_to(here):
+            raise WrongValue(f"'{log_dir}' is not in the subpath of '{here}'", where="--log_dir")
+        log_dir = log_dir.relative_to(here)
+    if ".." in log_dir.parts:
+        raise WrongValue(f"'{log_dir}' leads out of the current folder", where="--log_dir")
+    return log_dir
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="himl-tb",
+        description="Show runs of AzureML in TensorBoard, while they run or afterwards. "
+        "One of --experiment, --latest_run_file, --run_recovery_ids and --run_ids is needed.",
+    )
+    add_run_arguments(parser)
+    parser.add_argument("--num_runs", type=int, default=1, help="with --experiment: how many runs (default: 1)")
+    parser.add_argument("--port", type=int, default=6006, help="where TensorBoard listens (default: 6006; 0: any)")
+    parser.add_argument(
+        "--log_dir",
+        type=Path,
+        default=Path("logs"),
+        help="the folder of the event files in the runs; they are copied to a folder of that name here (default: logs)",
+    )
+    return parser
+
+
+def _wait(board: WrappedTensorboard, ended: threading.Event) -> None:
+    """Return when somebody has pressed Enter; without a terminal, when everything is here; when told to end.
+
+    :raises AzureMLError: TensorBoard ended by itself.
+    """
+    from himl_container.errors import AzureMLError
+
+    interactive = sys.stdin is not None and sys.stdin.isatty()
+    if interactive:
+        print("Press Enter to end.", flush=True)  # noqa: T201
+        threading.Thread(target=_read_line, args=(ended,), daemon=True).start()
+    while not ended.wait(_LOOK):
+        if not board.is_running:
+            raise AzureMLError(f"TensorBoard ended by itself:\n{board.last_words}".rstrip())
+        if not interactive and board.is_complete:
+            return
+
+
+def _read_line(ended: threading.Event) -> None:
+    sys.stdin.readline()
+    ended.set()
+
+
+class _Signals:
+    """Lets ``SIGTERM`` end the program in good order; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._end)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _end(self, number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self.ended.set()
+
+
+if __name__ == "__main__":
+    console()
