@@ -7,11 +7,14 @@ was carried out, and a second one would start a second run.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
+
+from himl_container.errors import HimlError
 
 T = TypeVar("T")
 
@@ -22,7 +25,7 @@ LONGEST_DELAY = 60.0
 
 _REQUEST_TIMEOUT, _TOO_MANY_REQUESTS = 408, 429
 _NEVER = (501, 505)  # "not implemented" and "HTTP version not supported" will be so tomorrow
-_STATUS_IN_TEXT = re.compile(r"\b(?:Response |Status |Error )?Code: \(?([1-5]\d\d)\b")
+_STATUS_IN_TEXT = r"(?:\bCode: \(?|\bHTTP (?:Error|status): |\"status_code\": )([1-5]\d\d)\b"
 _INTERRUPTED = {
     "requests": {"ConnectionError", "Timeout", "ChunkedEncodingError", "ContentDecodingError"},
     "urllib3": {"ProtocolError", "TimeoutError", "NewConnectionError", "MaxRetryError"},
@@ -81,9 +84,11 @@ def status_of(error: BaseException) -> int | None:
             status = getattr(holder, name, None)
             if isinstance(status, int) and not isinstance(status, bool) and 100 <= status <= 599:
                 return int(status)
-    # ComputeTargetException and its like have the status in their text alone.
-    if _package(type(error)) == "azureml" and (found := _STATUS_IN_TEXT.search(_text(error))):
-        return int(found[1])
+    # Those of compute targets and of Resource Manager, and msal's, have the status in their text alone.
+    package, text = _package(type(error)), _text(error)
+    if package in ("azureml", "msal") or text.startswith("OIDC Discovery failed"):
+        found = re.search(_STATUS_IN_TEXT, text)
+        return int(found[1]) if found else None
     return None
 
 
@@ -97,7 +102,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(one))
         yield one
-        causes = (one.__cause__, getattr(one, "inner_exception", None), *one.args)
+        # The SDK and msal raise anew without "from"; we never do so for a failure of a service.
+        context = None if one.__suppress_context__ or isinstance(one, HimlError) else one.__context__
+        causes = (one.__cause__, getattr(one, "inner_exception", None), *one.args, context)
         waiting += [cause for cause in causes if isinstance(cause, BaseException)]
 
 
@@ -148,10 +155,21 @@ def one_line(error: BaseException) -> str:
     from himl_container.environment.urls import scrub
 
     answer = getattr(getattr(error, "error", None), "error", None)
-    said = _message(answer) or _message(error) or _text(error)
+    said = _of_json(_message(answer) or _message(error) or _text(error))
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     name = type(error).__name__
     return scrub(f"{name}: {lines[0]}" if lines and not lines[0].startswith(name) else (lines or [name])[0])[:300]
+
+
+def _of_json(text: str) -> str:
+    """Return the message in an answer that the SDK made the whole text of its exception."""
+    try:
+        found = json.loads(text) if text.startswith("{") else None
+    except ValueError:
+        return text
+    for name in ("error_details", "error", "message"):
+        found = found.get(name, found) if isinstance(found, dict) else found
+    return found if isinstance(found, str) else " ".join(text.split())
 
 
 def _message(holder: object) -> str:

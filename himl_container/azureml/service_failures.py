@@ -36,16 +36,17 @@ def explanation(what: str, error: BaseException, next_step: str = "") -> AzureML
 
     kinds = [f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__]
     said = one_line(error)
-    if said.startswith(_UNKNOWN_TENANT):
-        return LoginFailed("Azure knows no such tenant", where=what, hint=HOW_TO_LOG_IN)
-    if not any(kind.partition(".")[0] in _LIBRARIES for kind in kinds):
+    unknown_tenant = said.startswith(_UNKNOWN_TENANT)
+    if not unknown_tenant and not any(kind.partition(".")[0] in _LIBRARIES for kind in kinds):
         return None
     said = said.removeprefix(f"{type(error).__name__}: ")
-    if set(kinds) & _LOGIN or status_of(error) == 401 or "AADSTS" in said:
-        return LoginFailed(f"Azure refused the login: {said}", where=what, hint=HOW_TO_LOG_IN)
     if is_transient(error):
         hint = "look at the network (and a proxy, if there is one), and try again"
         return AzureMLError(f"AzureML does not answer: {said}", where=what, hint=hint)
+    if unknown_tenant:
+        return LoginFailed("Azure knows no such tenant", where=what, hint=HOW_TO_LOG_IN)
+    if set(kinds) & _LOGIN or status_of(error) == 401 or "AADSTS" in said:
+        return LoginFailed(f"Azure refused the login: {said}", where=what, hint=HOW_TO_LOG_IN)
     return AzureMLError(said, where=what, hint=next_step)
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -169,6 +169,32 @@ def test_azure_cli(emulator: Emulator, without_login: None, tmp_path: Path, monk
     asked = (tmp_path / "asked").read_text().splitlines()
     assert len(asked) == 1
     assert "get-access-token" in asked[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "part"),
+    [(503, "/openid-configuration"), (429, "/openid-configuration"), (503, "/workspaces/emulator")],
+)
+def test_a_service_that_is_busy(
+    emulator: Emulator, status: int, part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The SDK and msal hide the status of these in the text or the context of what they raise."""
+    import requests
+
+    send, refused = requests.adapters.HTTPAdapter.send, list[str]()
+
+    def busy_once(self: Any, request: Any, **options: Any) -> requests.Response:
+        answer = send(self, request, **options)
+        if part in request.url and not refused:
+            refused.append(request.url)
+            answer.status_code = status
+        return answer
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", busy_once)
+    assert get_workspace().name == "emulator"
+    assert len(refused) == 1
+    assert "opening the workspace emulator: " in caplog.text
+    assert "Attempt 2 of 5 in 1 s." in caplog.text
 
 
 def test_expired_login_of_the_azure_cli(

@@ -67,7 +67,33 @@ def _in_the_text(status: int, **_headers: str) -> Exception:
     return ComputeTargetException(f"Received bad response from Resource Provider:\nResponse Code: {status}\nHeaders: x")
 
 
-_MAKERS = [_of_requests, _of_msrest, _of_azure_core, _of_the_sdk, _inside, _in_the_text]
+def _as_json(status: int, **_headers: str) -> Exception:
+    from azureml._base_sdk_common.common import get_http_exception_response_string
+    from azureml.exceptions import ProjectSystemException
+
+    answer = _response(status, b'{"error": {"code": "C", "message": "what the service said"}}')
+    return ProjectSystemException(get_http_exception_response_string(answer))
+
+
+def _of_msal(status: int, **_headers: str) -> Exception:
+    from msal.authority import tenant_discovery
+    from msal.throttled_http_client import NormalizedResponse
+
+    class Client:
+        def get(self, *_args: Any, **_options: Any) -> Any:
+            return NormalizedResponse(_response(status))
+
+    try:
+        try:
+            tenant_discovery("https://login.microsoftonline.com/t", Client())
+        except ValueError:
+            raise ValueError("Unable to get authority configuration for t")  # noqa: B904  # as msal does
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is looked at
+        return error
+    raise AssertionError
+
+
+_MAKERS = [_of_requests, _of_msrest, _of_azure_core, _of_the_sdk, _inside, _in_the_text, _as_json, _of_msal]
 
 
 @pytest.mark.parametrize("make", _MAKERS)
@@ -127,6 +153,18 @@ def _permanent() -> list[Exception]:
 
 def test_mistakes_are_permanent() -> None:
     assert [error for error in _permanent() if is_transient(error)] == []
+
+
+def test_our_own_errors_are_no_failures_of_what_was_handled_before() -> None:
+    from himl_container.azureml.failures import WrongValue
+
+    try:
+        try:
+            raise requests.ConnectionError("reset")
+        except requests.ConnectionError:
+            raise WrongValue("the name")  # noqa: B904
+    except WrongValue as error:
+        assert not is_transient(error)
 
 
 def test_an_exception_that_names_itself_as_its_cause() -> None:
@@ -219,4 +257,7 @@ def test_interrupts_are_no_failures() -> None:
 
 def test_one_line_of_the_sdk() -> None:
     assert one_line(_of_the_sdk(404)) == "ServiceException: what the service said"
+    assert one_line(_as_json(503)) == "ProjectSystemException: what the service said"
+    assert one_line(_in_the_text(503)).startswith("ComputeTargetException: Received bad response")
     assert one_line(KeyError()) == "KeyError"
+    assert one_line(ValueError("{not JSON\nat all")) == "ValueError: {not JSON"
