@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from himl_container.emulator.http import Request
+from himl_container.emulator.http import Request, parse_json
 from himl_container.emulator.page.lists import run_duration
 from himl_container.emulator.page.search_charts import (
     Cell,
@@ -135,7 +135,7 @@ def _primary(run: Run) -> tuple[str, str]:
     if run.run_type != "hyperdrive":
         return "", ""
     try:
-        document = json.loads(run.properties.get("primary_metric_config", ""))
+        document = parse_json(run.properties.get("primary_metric_config", ""))
         return str(document["name"]), str(document["goal"])
     except (ValueError, KeyError, TypeError):
         return "", ""  # anybody may change a run's properties
@@ -143,7 +143,7 @@ def _primary(run: Run) -> tuple[str, str]:
 
 def _parameters(run: Run) -> dict[str, Cell]:
     try:
-        document = json.loads(run.tags.get("hyperparameters") or "{}")
+        document = parse_json(run.tags.get("hyperparameters") or "{}")
     except ValueError:
         return {}
     if not isinstance(document, dict):

@@ -6,14 +6,13 @@ through the proxy as ``https://ml.azure.com/runs/ID``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from himl_container.emulator.http import Answer, Refusal, Request, json_answer, not_found
+from himl_container.emulator.http import Answer, Refusal, Request, json_answer, not_found, parse_json
 from himl_container.emulator.names import Workspace
 from himl_container.emulator.page.access import PageKey
 from himl_container.emulator.page.children import children_view
@@ -217,7 +216,7 @@ class Page:
 
 def _hyperparameters(run: Run) -> dict[str, Any]:
     try:
-        found = json.loads(run.tags.get("hyperparameters") or "{}")
+        found = parse_json(run.tags.get("hyperparameters") or "{}")
     except ValueError:
         return {}
     return found if isinstance(found, dict) and run.parent_id else {}

@@ -437,6 +437,18 @@ def test_what_is_not_there(site: Site) -> None:
         assert "Not here" in text
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "3", '{"lr": ' * 2_000])
+def test_tags_that_only_look_like_hyperparameters(own: Site, text: str) -> None:
+    parent, child = own.training("parent"), "child"
+    own.bench.runs.create("exp", child, parent_id=parent, tags={"hyperparameters": text})
+    checked(own.page(f"/runs/{child}"))
+    own.bench.runs.create(
+        "exp", "hd", parent_id=parent, run_type="hyperdrive", properties={"primary_metric_config": text}
+    )
+    checked(own.page("/runs/hd"))
+    checked(own.page(f"/runs/{parent}"))
+
+
 def test_many_files_are_counted_and_not_all_listed(own: Site) -> None:
     run_id = own.training()
     for number in range(1010):
