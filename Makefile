@@ -3,7 +3,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test test-unit check bench setup tool-image job-wheel clean
+.PHONY: help demo test test-unit check docs bench setup tool-image job-wheel clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -26,6 +26,11 @@ check: ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: ## the documentation site, into build/site; fails at the first warning, and needs no network
+	@scripts/setup.sh --no-docker
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 bench: setup ## measure against a plain Dockerfile; writes build/bench.json
 	PYTHONPATH=scripts:tests $(BIN)/python -m bench $(BENCH_ARGS)
