@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from himl_container.azureml.constants import DEFAULT_ENVIRONMENT_VARIABLES
-from himl_container.azureml.environments import register_environment
+from himl_container.azureml.environments import quietly, register_environment
 from himl_container.azureml.failures import MissingFile, WrongValue
 from himl_container.azureml.retry import retried
 
 if TYPE_CHECKING:
     from azureml.core import Environment, Workspace
+    from azureml.core.conda_dependencies import CondaDependencies
 
 __all__ = ["create_python_environment", "merge_conda_files", "register_environment"]
 
@@ -80,11 +81,10 @@ def python_environment(
     dependencies = CondaDependencies(conda_dependencies_file_path=str(conda_file))
     all_variables = {**DEFAULT_ENVIRONMENT_VARIABLES, **(variables or {})}
     hashed = [text, base_image, str(all_variables)]
-    # So that a package that several have comes from the private index.
-    for option, url in zip(("--index-url", *["--extra-index-url"] * len(indexes)), (*indexes, _PYPI), strict=True):
-        if indexes:
-            dependencies.set_pip_option(f"{option} {url}")
-            hashed.append(f"{option} {url}")
+    if indexes:
+        options = _index_options(indexes)
+        _set_options(dependencies, options)
+        hashed += options
     for wheel in wheels if workspace is not None else ():
         if not wheel.is_file():
             raise MissingFile(f"Cannot add add_private_pip_wheel: {wheel}, it is not a file.")
@@ -97,10 +97,27 @@ def python_environment(
     digest = hashlib.sha1("\n".join(hashed).encode(), usedforsecurity=False).hexdigest()[:32]
     result = Environment(name=f"HealthML-{digest}")
     result.python.conda_dependencies = dependencies
-    result.environment_variables = all_variables
+    with quietly():  # deprecated in favour of the run's own, which an environment for several runs does not have
+        result.environment_variables = all_variables
     if base_image:
         result.docker.base_image = base_image
     return result
+
+
+def _index_options(indexes: Sequence[str]) -> list[str]:
+    """Return pip's options for private indexes: a package that several have comes from the first."""
+    return [f"--index-url {indexes[0]}", *(f"--extra-index-url {url}" for url in (*indexes[1:], _PYPI))]
+
+
+def _set_options(dependencies: CondaDependencies, options: Sequence[str]) -> None:
+    """Set options of pip; the SDK's own way keeps one of each kind alone."""
+    for option in options:
+        dependencies.set_pip_option(option)
+    for part in dependencies._conda_dependencies["dependencies"]:
+        if isinstance(part, dict) and "pip" in part:
+            kinds = {option.split()[0] for option in options}
+            rest = [line for line in part["pip"] if line.split()[0] not in kinds]
+            part["pip"] = [*rest, *options]
 
 
 def merge_conda_files(files: list[Path], result_file: Path) -> None:

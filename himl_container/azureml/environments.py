@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from himl_container.azureml.constants import ENVIRONMENT_VERSION
@@ -119,10 +119,11 @@ def register_environment(workspace: Workspace, environment: Environment) -> Envi
         environment.name,
         environment.version,
     )
-    return retried(
-        f"registering the environment '{environment.name}'",
-        lambda: _asked(environment.name, lambda: _quietly(lambda: environment.register(workspace))),
-    )
+    with quietly():
+        return retried(
+            f"registering the environment '{environment.name}'",
+            lambda: _asked(environment.name, lambda: environment.register(workspace)),
+        )
 
 
 def _find(workspace: Workspace, name: str, version: str | None) -> Environment | None:
@@ -158,13 +159,14 @@ def _asked(name: str, action: Callable[[], Environment]) -> Environment:
         raise _RefusedError(name, int(found[1]), str(error)) from error
 
 
-def _quietly(action: Callable[[], Environment]) -> Environment:
-    """Do something without the SDK's warning that a version is set: it is meant."""
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Do something without the SDK's warnings about environments: that a version is set, say, is meant."""
     logger = logging.getLogger("azureml.core.environment")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        return action()
+        yield
     finally:
         logger.setLevel(level)
 
