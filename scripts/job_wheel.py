@@ -24,9 +24,8 @@ SOURCE = ROOT / "himl_container"
 NAME = "himl_container_job"
 DEFAULT_FOLDER = ROOT / "examples" / "wheels"
 
-ROOMS = ("azureml", "training")
-COMMON = ("__init__.py", "errors.py", "find.py", "progress.py", "py.typed")
-"""The modules of no room that these two rooms import."""
+ROOMS = ("azureml", "config", "environment", "launch", "training")
+"""What scripts import, and the rooms that it imports itself. None of them builds, pushes or starts anything."""
 
 COMPAT = ("health_azure", "health_ml")
 """hi-ml's packages, which are installed under their own names."""
@@ -103,8 +102,9 @@ def write(folder: Path = DEFAULT_FOLDER) -> Path:
 
 def _files() -> Iterator[tuple[str, Path]]:
     """Give name in the wheel and file of everything that belongs to it."""
-    for name in COMMON:
-        yield f"himl_container/{name}", SOURCE / name
+    for path in SOURCE.iterdir():
+        if path.is_file():
+            yield f"himl_container/{path.name}", path
     folders = [(f"himl_container/{room}", SOURCE / room) for room in ROOMS]
     folders += [(name, SOURCE / "compat" / name) for name in COMPAT]
     for prefix, folder in folders:
@@ -114,10 +114,8 @@ def _files() -> Iterator[tuple[str, Path]]:
 
 
 def _absent() -> list[str]:
-    """Return the names of modules and packages of ``himl_container`` that the wheel has not."""
-    modules = {path.stem for path in SOURCE.glob("*.py") if path.name not in COMMON}
-    packages = {path.parent.name for path in SOURCE.glob("*/__init__.py")} - set(ROOMS)
-    return sorted(modules | packages)
+    """Return the rooms that the wheel has not."""
+    return sorted({path.parent.name for path in SOURCE.glob("*/__init__.py")} - set(ROOMS))
 
 
 def _digest(data: bytes) -> str:

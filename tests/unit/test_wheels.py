@@ -138,20 +138,18 @@ print(run_info.run, run_info.input_datasets, health_azure.__file__)
     assert printed.splitlines()[-1] == f"None [None] {tmp_path / 'site' / 'health_azure' / '__init__.py'}"
 
 
-def test_whoever_submits_with_it_is_told_what_is_missing(light: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("room", ["publish.build", "image.build", "cli.main"])
+def test_whoever_builds_with_it_is_told_what_is_missing(light: Path, tmp_path: Path, room: str) -> None:
     with zipfile.ZipFile(light) as archive:
         archive.extractall(tmp_path / "site")
-    (tmp_path / "train.py").write_text("")
-    program = """
-from health_azure import submit_to_azure_if_needed
+    program = f"""
 try:
-    submit_to_azure_if_needed(compute_cluster_name="c", entry_script="train.py", submit_to_azureml=True)
+    import himl_container.{room}
 except ModuleNotFoundError as error:
     print(error)
 """
-    assert "submitting need himl-container (pip install himl-container)" in run_with(
-        tmp_path / "site", program, tmp_path
-    )
+    told = f"himl-container-job has no himl_container.{room.partition('.')[0]}: building images and submitting need "
+    assert run_with(tmp_path / "site", program).startswith(f"{told}himl-container (pip install himl-container)")
 
 
 def run_with(site: Path, program: str, cwd: Path | None = None) -> str:
