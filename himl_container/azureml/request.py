@@ -99,7 +99,7 @@ def plan_submission(request: SubmitRequest, settings: Settings, *, cwd: Path, en
     source = defaults.folder("source", request.source, cwd) or cwd
     snapshot = _snapshot(source, defaults, request)
     check_limits(snapshot, environ)
-    command = resolve_command(request.script, snapshot)
+    command = _runnable(resolve_command(request.script, snapshot))
     tags = defaults.tags(request.tags)
     if len(tags) > _MAX_TAGS:
         raise InputError(f"{len(tags)} tags are more than AzureML takes ({_MAX_TAGS})", where="--tag")
@@ -133,6 +133,13 @@ def plan_submission(request: SubmitRequest, settings: Settings, *, cwd: Path, en
         build_in_azureml=defaults.switch("build-in-azureml", request.build_in_azureml),
         tags=tags,
     )
+
+
+def _runnable(command: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a command that works on files without modes, which is how AzureML's snapshots have them."""
+    if len(command) == 1 and command[0].startswith("./"):
+        return ("sh", "-c", 'chmod +x "$0" && exec "$0" "$@"', *command)
+    return command
 
 
 def _snapshot(source: Path, defaults: RunDefaults, request: SubmitRequest) -> Snapshot:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from himl_container.azureml.failures import WrongValue
 from himl_container.azureml.records import Record, Records, now
 from himl_container.azureml.service_failures import explained
+from himl_container.azureml.staging import staged
 from himl_container.cache import Cache
 from himl_container.config.images import has_host
 from himl_container.errors import InputError, StorageError
@@ -80,9 +81,10 @@ def submit(
     names = go(way, environ, reporter)
     workspace = open_quickly(names)
     check_cluster(workspace, plan.target.compute)
-    with _sdk_prints(sys.stderr if quiet else sys.stdout):
+    with _sdk_prints(sys.stderr if quiet else sys.stdout), staged(plan.snapshot, environ) as snapshot:
         image, environment = _environment(plan, settings, workspace, reporter, locked=locked, test=test)
-        run = _queue(plan, environment, workspace)
+        with snapshot.described(environ):
+            run = _queue(plan, snapshot.folder, environment, workspace)
     record = Record(
         run=run.id,
         experiment=run.experiment.name,
@@ -173,20 +175,18 @@ def _built_there(settings: Settings, workspace: Workspace) -> Environment:
         return register_environment(workspace, made)
 
 
-def _queue(plan: SubmitPlan, environment: Environment, workspace: Workspace) -> Run:
-    from himl_container.azureml.amlignore import taken_exactly
+def _queue(plan: SubmitPlan, folder: Path, environment: Environment, workspace: Workspace) -> Run:
     from himl_container.azureml.submission import queue_run
     from himl_container.azureml.translate import run_configuration, script_run
 
     with explained("the datasets of the run"):
         configuration = run_configuration(plan.spec, plan.target, environment, workspace)
-    config: Any = script_run(configuration, str(plan.snapshot.root))
+    config: Any = script_run(configuration, str(folder))
     if plan.search is not None:
         from himl_container.azureml.search_file import hyperdrive_config
 
         config = hyperdrive_config(plan.search, config)
-    with taken_exactly(plan.snapshot):
-        return queue_run(workspace, plan.target.experiment, config, plan.target.tags)
+    return queue_run(workspace, plan.target.experiment, config, plan.target.tags)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 Paths as AzureML's job runtime has them: the working directory is ``/mnt/azureml/cr/j/<job>/exe/wd``, data lie below
 ``/mnt/azureml/cr/j/<job>/cap/data-capability/wd``. Datasets carry hi-ml's names (``INPUT_0``, ``OUTPUT_0``, by their
-place in the list) and the variables that the AzureML SDK sets for a name (``data/context_managers.py``).
+place in the list) and the variables that the AzureML SDK sets for these (``data/context_managers.py``); the names by
+which a user speaks of them are not told to the job in AzureML, and so not here.
 
 ``AZUREML_ARM_*``, ``AZUREML_SERVICE_ENDPOINT`` and ``AZUREML_RUN_TOKEN`` are left out on purpose: with them
 ``Run.get_context()`` would try to reach a service; without them it answers with the SDK's offline run, by which
@@ -11,7 +12,6 @@ place in the list) and the variables that the AzureML SDK sets for a name (``dat
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from himl_container.launch.spec import Dataset, LaunchSpec
@@ -22,7 +22,7 @@ MPI_PORT = 6000
 
 @dataclass(frozen=True)
 class Place:
-    """Where a dataset lies inside, and under which names the script may ask for it."""
+    """Where a dataset lies inside, and under which variable the script may ask for it."""
 
     name: str
     path: str
@@ -59,9 +59,8 @@ def job_variables(spec: LaunchSpec, layout: Layout, run_id: str) -> dict[str, st
     for prefix, places in (("AZURE_ML_INPUT", layout.datasets), ("AZURE_ML_OUTPUT", layout.outputs)):
         for place in places:
             values[place.variable] = place.path
-            for name in (place.variable, re.sub(r"[^A-Za-z0-9_]", "_", place.name)):
-                values[f"{prefix}_{name}"] = place.path
-                values[f"AZUREML_DATAREFERENCE_{name}"] = place.path
+            values[f"{prefix}_{place.variable}"] = place.path
+            values[f"AZUREML_DATAREFERENCE_{place.variable}"] = place.path
     if layout.datasets:
         modes = (f"{place.variable}:{place.mode}" for place in layout.datasets)
         values["AZUREML_DATASET_ENVIRONMENT_VARS"] = ",".join(modes)

@@ -11,6 +11,9 @@ from himl_container.launch.containers import RUN_LABEL, ContainerConfig, Contain
 from himl_container.launch.layout import Layout, job_variables, mpi_variables, node_host
 from himl_container.launch.spec import LaunchSpec
 
+_INIT = {"TINI_KILL_PROCESS_GROUP": "1"}
+"""The container's init process passes a signal on to a command's children too, not to its shell alone."""
+
 
 def container_name(run_id: str, rank: int, attempt: int) -> str:
     """Return the name of a node's container. Known before it exists, so that it can always be removed."""
@@ -45,7 +48,7 @@ def node_config(
         process for each node.
     """
     told = mpi_variables(rank, spec.nodes) if launcher is None else launcher
-    variables = {**told, **job_variables(spec, layout, run_id)}
+    variables = {**_INIT, **told, **job_variables(spec, layout, run_id)}
     if tty and terminal:
         variables.setdefault("TERM", terminal)
     return ContainerConfig(

@@ -32,19 +32,13 @@ def test_places_and_variables_are_azuremls() -> None:
         "AZUREML_DATASET_FILE_OUTPUTS": "OUTPUT_0",
         "INPUT_0": f"{data}/INPUT_0",
         "AZURE_ML_INPUT_INPUT_0": f"{data}/INPUT_0",
-        "AZURE_ML_INPUT_iris_data": f"{data}/INPUT_0",
         "AZUREML_DATAREFERENCE_INPUT_0": f"{data}/INPUT_0",
-        "AZUREML_DATAREFERENCE_iris_data": f"{data}/INPUT_0",
         "INPUT_1": "/data/fixed",
         "AZURE_ML_INPUT_INPUT_1": "/data/fixed",
-        "AZURE_ML_INPUT_fixed": "/data/fixed",
         "AZUREML_DATAREFERENCE_INPUT_1": "/data/fixed",
-        "AZUREML_DATAREFERENCE_fixed": "/data/fixed",
         "OUTPUT_0": f"{data}/OUTPUT_0",
         "AZURE_ML_OUTPUT_OUTPUT_0": f"{data}/OUTPUT_0",
-        "AZURE_ML_OUTPUT_res": f"{data}/OUTPUT_0",
         "AZUREML_DATAREFERENCE_OUTPUT_0": f"{data}/OUTPUT_0",
-        "AZUREML_DATAREFERENCE_res": f"{data}/OUTPUT_0",
     }
 
 
