@@ -12,7 +12,7 @@ from types import FrameType
 import kit
 import pytest
 
-pytest_plugins = ("emulator_fixtures", "example_folders", "job_image")
+pytest_plugins = ("emulator_fixtures", "example_folders", "job_image", "torch_image")
 
 
 def pytest_configure() -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from azureml.core import Environment, ScriptRun, Workspace
 
 _PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
-_INSIDE = f"opt/himl/lib/python{_PYTHON}/site-packages"
+INSIDE = f"opt/himl/lib/python{_PYTHON}/site-packages"
 _RECIPE = "2"
 ENDED = ("Completed", "Failed", "Canceled")
 
@@ -35,12 +35,12 @@ ENDED = ("Completed", "Failed", "Canceled")
 @pytest.fixture(scope="session")
 def job_image(package_sources: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of an image with Python and azureml-core, which the daemon has."""
-    found = {item.metadata["Name"].lower(): item for item in _needed("azureml-core")}
+    found = {item.metadata["Name"].lower(): item for item in needed("azureml-core")}
     versions = sorted(f"{name}=={item.version}" for name, item in found.items())
     base = package_sources["HIML_CONTAINER_BASE_IMAGE"]
     digest = hashlib.sha256(json.dumps([_RECIPE, base, sys.version, versions]).encode()).hexdigest()[:12]
     name = f"himl-job:kit-{digest}"
-    if _docker("image", "inspect", name, check=False).returncode == 0:
+    if docker_cli("image", "inspect", name, check=False).returncode == 0:
         return name
     built = f"himl-job-base-{uuid.uuid4().hex[:8]}"
     project = kit.ProjectFolder(tmp_path_factory.mktemp("job-image"))
@@ -48,9 +48,9 @@ def job_image(package_sources: Mapping[str, str], tmp_path_factory: pytest.TempP
     cli = kit.Cli(project.path, kit.clean_environ(**package_sources, HIML_CONTAINER_IMAGE_NAME=built))
     tag = json.loads(cli("build", "--no-test", "--json").stdout.splitlines()[-1])["tag"]
     try:
-        _docker("build", "--tag", name, "-", data=_context(tag, found.values()))
+        docker_cli("build", "--tag", name, "-", data=_context(tag, found.values()))
     finally:
-        _docker("image", "rm", tag)
+        docker_cli("image", "rm", tag)
     return name
 
 
@@ -140,11 +140,11 @@ def error_of(run: Any) -> str:
 
 def containers_of(run_id: str) -> list[str]:
     """Return the names of a run's containers, running or not."""
-    done = _docker("ps", "--all", "--filter", f"label=himl-container.run={run_id}", "--format", "{{.Names}}")
+    done = docker_cli("ps", "--all", "--filter", f"label=himl-container.run={run_id}", "--format", "{{.Names}}")
     return done.stdout.decode().split()
 
 
-def _needed(name: str) -> Iterator[metadata.Distribution]:
+def needed(name: str) -> Iterator[metadata.Distribution]:
     """Yield a distribution and all that it needs, as they are installed here."""
     from packaging.requirements import Requirement
 
@@ -173,11 +173,12 @@ def _context(base: str, distributions: Any) -> bytes:
         for item in distributions:
             for file in item.files or ():
                 if ".." not in file.parts and Path(str(file.locate())).is_file():
-                    archive.add(str(file.locate()), f"{_INSIDE}/{file.as_posix()}")
+                    archive.add(str(file.locate()), f"{INSIDE}/{file.as_posix()}")
     return buffer.getvalue()
 
 
-def _docker(*words: str, data: bytes | None = None, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+def docker_cli(*words: str, data: bytes | None = None, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+    """Run Docker's client, and end the test where it fails, unless that is not checked."""
     done = subprocess.run(["docker", *words], input=data, capture_output=True, check=False, timeout=300)
     assert not check or done.returncode == 0, done.stderr.decode(errors="replace")
     return done

@@ -166,7 +166,7 @@ class RecoveryCheckpoint(Checkpoint):
         partial = self.folder / f".{name}{_PARTIAL}"
         final = self.folder / name
         try:
-            trainer.save_checkpoint(partial)  # in all processes; each is waited for
+            trainer.save_checkpoint(partial, weights_only=False)  # in all processes; each is waited for
             if trainer.is_global_zero:
                 _flush(partial)
                 if final.is_dir():

@@ -141,8 +141,8 @@ from himl_container.training import RecoveryCheckpoint
 folder = Path(sys.argv[1])
 trainer = models.make_trainer(folder, max_epochs=5, callbacks=[RecoveryCheckpoint(folder)], enable_checkpointing=True)
 save = trainer.save_checkpoint
-def half(path):
-    save(path)
+def half(path, **words):
+    save(path, **words)
     if trainer.current_epoch == 2:
         data = Path(path).read_bytes()
         Path(path).write_bytes(data[: len(data) // 2])
@@ -175,8 +175,8 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_training_and_leaves_the_on
     )
     save = trainer.save_checkpoint
 
-    def full(path: Path) -> None:
-        save(path)
+    def full(path: Path, **words: Any) -> None:
+        save(path, **words)
         if trainer.current_epoch == 1:
             raise OSError(28, "No space left on device")
 
