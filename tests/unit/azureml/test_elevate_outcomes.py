@@ -121,7 +121,8 @@ def test_bad_names_are_told_locally_too() -> None:
 
 def test_a_local_run_loads_neither_the_sdk_nor_docker_nor_torch() -> None:
     script = (
-        "import sys\nfrom himl_container.azureml.elevate import submit_to_azure_if_needed\nsubmit_to_azure_if_needed()\n"
+        "import sys\nfrom himl_container.azureml.elevate import submit_to_azure_if_needed\n"
+        "submit_to_azure_if_needed()\n"
         "heavy = {'azureml.core', 'torch', 'docker', 'rattler', 'yaml', 'click', 'rich', 'urllib3', 'requests'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "assert not [name for name in sys.modules if name.startswith('himl_container.image')]\n"
