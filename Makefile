@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
-demo: setup ## lock, build, test and run two examples in containers
+demo: setup ## lock, build, test and run examples in containers, and submit one to the emulator
 	@scripts/demo.sh
 
 test: ## set up, check, and run all tests

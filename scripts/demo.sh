@@ -16,6 +16,14 @@ type_() {
     "$@"
 }
 
+registry="" registry_process="" emulator=""
+clean_up() {
+    [ -z "$registry_process" ] || kill "$registry_process"
+    [ -z "$emulator" ] || himl-container emulator stop --quiet --data-dir "$emulator/data" || true
+    rm -rf ${registry:+"$registry"} ${emulator:+"$emulator"}
+}
+trap clean_up EXIT
+
 heading "What this machine needs: a Conda channel and a base image"
 variables=$(python scripts/offline_kit.py)
 printf '%s\n' "${variables:-nothing: conda-forge and the default base image are reached}"
@@ -53,7 +61,7 @@ storage: {filesystem: {rootdirectory: $registry/store}}
 http: {addr: "127.0.0.1:$port"}
 END
     docker-registry serve "$registry/config.yml" >"$registry/log" 2>&1 &
-    trap 'kill $!; rm -rf "$registry"' EXIT
+    registry_process=$!
     export HIML_CONTAINER_REGISTRY=127.0.0.1:$port
     type_ himl-container build --push
     time type_ himl-container build --locked --push
@@ -64,3 +72,25 @@ fi
 
 heading "The same build again: nothing has changed"
 time type_ himl-container build
+
+if himl-container emulator status >/dev/null 2>&1; then
+    heading "Example 2: submitted to the emulator of AzureML that runs here"
+elif { command -v azurite-blob || ls "$root/.kit/azurite/node_modules/.bin/azurite-blob"; } >/dev/null 2>&1 \
+    && command -v docker-registry >/dev/null; then
+    heading "Example 2: submitted to an emulator of AzureML, started for this demo"
+    emulator=$(mktemp -d)
+    export HIML_CONTAINER_EMULATOR_DIR=$emulator/data
+    type_ himl-container emulator start --detach --port 0
+else
+    heading "Example 2 is left out: the emulator needs Azurite and docker-registry (scripts/setup.sh says how to get them)"
+    exit 0
+fi
+type_ cd "$root/examples/2"
+type_ cat environment.yml sample.py
+type_ python "$root/scripts/job_wheel.py" "$root/examples/wheels"
+type_ himl-container submit --azureml --emulator --cluster cpu-cluster sample.py -n 103
+type_ himl-container logs --emulator --follow
+type_ himl-container download --emulator --output results
+type_ find results -type f
+run=$(cut -d: -f2 most_recent_run.txt)
+type_ himl-container verify --emulator "$run"

@@ -20,7 +20,11 @@ SHARED = ("2", "3", "4", "6", "7", "8", "9", "tensorboard")
 _AT_START = kit.clean_environ()
 """This process's variables before a test was led to the emulator."""
 
-_MADE = ("runs", "wheels", "data", "dataset", "outputs", "logs", "results", "pylock.himl.toml", "__pycache__")
+LEFT_BEHIND = (
+    *("__pycache__", "data", "dataset", "logs", "outputs", "results", "runs", "wheels"),
+    *("most_recent_run.txt", "pylock.himl.toml"),
+)
+"""What somebody who tried the examples has in their folders."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Examples:
 def examples(package_sources: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Examples]:
     """The examples, with the private wheels that they name; nothing is locked or built."""
     folder = tmp_path_factory.mktemp("examples")
-    shutil.copytree(kit.ROOT / "examples", folder, ignore=shutil.ignore_patterns(*_MADE), dirs_exist_ok=True)
+    shutil.copytree(kit.ROOT / "examples", folder, ignore=shutil.ignore_patterns(*LEFT_BEHIND), dirs_exist_ok=True)
     job_wheel.write(folder / "wheels")
     name = f"himl-test-{uuid.uuid4().hex[:12]}"
     yield Examples(folder, {**_AT_START, **package_sources, "HIML_CONTAINER_IMAGE_NAME": name})

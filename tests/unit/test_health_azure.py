@@ -257,7 +257,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match=r"module 'health_azure' has no attribute 'submit'"):
         health_azure.submit  # noqa: B018
     with pytest.raises(ImportError):
-        from health_azure.himl import nothing_of_that_kind  # type: ignore[attr-defined]  # noqa: F401
+        from health_azure.himl import nothing_of_that_kind  # noqa: F401
 
 
 def loaded_by(statement: str) -> set[str]:
