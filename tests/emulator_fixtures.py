@@ -20,6 +20,7 @@ import kit
 import pytest
 
 if TYPE_CHECKING:
+    import requests
     from azureml.core import Workspace
 
     from himl_container.emulator.installation import Installation
@@ -94,6 +95,22 @@ class Emulator:
     def cli(self, *arguments: str | Path, **options: Any) -> Any:
         """``himl-container emulator``, for this emulator."""
         return emulator_cli(self.folder, *arguments, **options)
+
+    def session(self) -> requests.Session:
+        """A session that goes through this emulator as its service principal, whatever this process's variables say."""
+        import requests
+
+        made = self.installation
+        session = requests.Session()
+        session.trust_env = False
+        session.proxies = {"https": self.address}
+        session.verify = self.variables["REQUESTS_CA_BUNDLE"]
+        form = {"grant_type": "client_credentials", "client_id": made.client_id, "client_secret": made.client_secret}
+        address = f"https://login.microsoftonline.com/{made.workspace.tenant_id}/oauth2/v2.0/token"
+        scope = "https://management.core.windows.net//.default"
+        token = session.post(address, data={**form, "scope": scope}, timeout=60).json()["access_token"]
+        session.headers["Authorization"] = f"Bearer {token}"
+        return session
 
     def headers(self, audience: str = "https://management.core.windows.net/") -> dict[str, str]:
         """The authorization of the service principal, for requests that no SDK makes."""

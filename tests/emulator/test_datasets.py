@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+from stored_files import names_in, upload_names
 
 if TYPE_CHECKING:
     from azureml.core import Workspace
@@ -20,12 +21,6 @@ pytestmark = pytest.mark.emulator
 FILES = ("a.txt", "sub/b.txt", "sub/deep/c.csv", "sub/.hidden", "ü m/d e.txt")
 
 
-@pytest.fixture(autouse=True)
-def _away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The SDK writes logs below the working directory."""
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture
 def name() -> str:
     return f"d-{uuid.uuid4().hex[:10]}"
@@ -34,24 +29,13 @@ def name() -> str:
 @pytest.fixture(scope="module")
 def files(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of the default datastore in which :data:`FILES` are."""
-    source = tmp_path_factory.mktemp("files")
-    for item in FILES:
-        path = source / item
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(item, encoding="utf-8")
-    folder = f"files-{uuid.uuid4().hex[:10]}"
-    workspace.get_default_datastore().upload(str(source), folder, show_progress=False)
-    return folder
+    return upload_names(workspace, tmp_path_factory.mktemp("files"), FILES)
 
 
 def dataset(workspace: Workspace, folder: str, pattern: str = "") -> FileDataset:
     from azureml.core import Dataset
 
     return Dataset.File.from_files((workspace.get_default_datastore(), f"{folder}/{pattern}"))
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def registered(workspace: Workspace) -> list[str]:

@@ -19,12 +19,6 @@ pytestmark = pytest.mark.emulator
 CONTAINER = "datastore-tests"
 
 
-@pytest.fixture(autouse=True)
-def _away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The SDK writes logs below the working directory."""
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture
 def name() -> str:
     return f"s{uuid.uuid4().hex[:10]}"

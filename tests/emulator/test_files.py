@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.emulator
 
 
-@pytest.fixture(autouse=True)
-def _away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The SDK writes logs below the working directory."""
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture
 def run(workspace: Workspace) -> Iterator[Run]:
     from azureml.core import Experiment

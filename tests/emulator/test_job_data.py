@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from job_image import Submit, environment_of, error_of, submitter, text_of, wait
+from stored_files import names_in, upload_names
 from unit.emulator.data_rig import PATTERNS, TREE
 
 if TYPE_CHECKING:
@@ -16,12 +17,6 @@ if TYPE_CHECKING:
     from emulator_fixtures import Emulator
 
 pytestmark = [pytest.mark.emulator, pytest.mark.docker]
-
-
-@pytest.fixture(autouse=True)
-def _away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The SDK writes logs below the working directory."""
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -43,24 +38,13 @@ def name() -> str:
 @pytest.fixture(scope="module")
 def folder(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of the default datastore in which the files of the table of patterns are."""
-    source = tmp_path_factory.mktemp("tree")
-    for item in TREE:
-        path = source / item
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(item, encoding="utf-8")
-    made = f"tree-{uuid.uuid4().hex[:10]}"
-    workspace.get_default_datastore().upload(str(source), made, show_progress=False)
-    return made
+    return upload_names(workspace, tmp_path_factory.mktemp("tree"), TREE)
 
 
 def files(workspace: Workspace, *paths: str) -> Any:
     from azureml.core import Dataset
 
     return Dataset.File.from_files([(workspace.get_default_datastore(), path) for path in paths], validate=False)
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def test_the_engine_finds_what_jobs_find(workspace: Workspace, folder: str) -> None:

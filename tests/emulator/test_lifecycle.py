@@ -39,23 +39,6 @@ def _secrets(running: Emulator) -> str:
     return f"https://eastus.api.azureml.ms/credential/v2.0/{running.installation.workspace.path}/secrets"
 
 
-def _client(running: Emulator) -> Any:
-    """A session of requests that goes through one emulator, whatever the variables of this process say."""
-    import requests
-
-    made = running.installation
-    session = requests.Session()
-    session.trust_env = False
-    session.proxies = {"https": running.address}
-    session.verify = running.variables["REQUESTS_CA_BUNDLE"]
-    form = {"grant_type": "client_credentials", "client_id": made.client_id, "client_secret": made.client_secret}
-    address = f"https://login.microsoftonline.com/{made.workspace.tenant_id}/oauth2/v2.0/token"
-    scope = "https://management.core.windows.net//.default"
-    token = session.post(address, data={**form, "scope": scope}, timeout=60).json()["access_token"]
-    session.headers["Authorization"] = f"Bearer {token}"
-    return session
-
-
 def _blob(running: Emulator, name: str) -> Any:
     """A blob of the emulator's storage, straight to Azurite."""
     from himl_container.emulator.azurite_blobs import AzuriteBlobs
@@ -87,14 +70,14 @@ def test_killed_at_once_after_an_answer(folder: Path, tmp_path: Path) -> None:
     running = start_emulator(folder, tmp_path / "home")
     children = json.loads((folder / "children.json").read_text())
     pid = _result(emulator_cli(folder, "status", "--json"))["pid"]
-    client = _client(running)
+    client = running.session()
     blobs, container, name = _blob(running, "ExperimentRun/dcid.x/file.txt")
     blobs.put(container, name, b"content")
     assert client.put(_secrets(running), json={"name": "kept", "value": "yes"}, timeout=60).status_code == 200
     os.kill(pid, signal.SIGKILL)
     again = start_emulator(folder, tmp_path / "home")
     assert again.installation == running.installation
-    assert _client(again).get(f"{_secrets(again)}/kept", timeout=60).json()["value"] == "yes"
+    assert again.session().get(f"{_secrets(again)}/kept", timeout=60).json()["value"] == "yes"
     blobs, container, name = _blob(again, name)
     assert blobs.read(container, name) == b"content"
     assert not any(ProcessId(item["pid"], item["began"]).alive() for item in children.values())
@@ -237,7 +220,7 @@ def test_two_emulators_know_nothing_of_each_other(emulator: Emulator, folder: Pa
     import requests
 
     other = start_emulator(folder, tmp_path / "home")
-    client = _client(other)
+    client = other.session()
     client.headers["Authorization"] = emulator.headers()["Authorization"]
     answer = client.get("https://management.azure.com/subscriptions", timeout=60)
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "InvalidAuthenticationToken")

@@ -22,12 +22,6 @@ PNG = bytes.fromhex(
 )
 
 
-@pytest.fixture(autouse=True)
-def _away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The SDK writes logs below the working directory."""
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture
 def experiment(workspace: Workspace) -> Experiment:
     from azureml.core import Experiment

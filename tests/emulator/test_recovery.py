@@ -9,13 +9,13 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from emulator_fixtures import Emulator, emulator_cli, require_servers, start_emulator
 from job_image import containers_of, wait_for
+from unit.emulator.search_fakes import config as search_document
 
 pytestmark = [pytest.mark.emulator, pytest.mark.docker]
 
@@ -31,58 +31,57 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     emulator_cli(path, "stop")
 
 
-@dataclass(frozen=True)
 class Client:
     """Says what the SDK would say to one emulator, whatever the variables of this process are."""
 
-    emulator: Emulator
-    image: str
+    def __init__(self, emulator: Emulator, image: str) -> None:
+        self._image, self._session = image, emulator.session()
+        self._workspace = emulator.installation.workspace.path
 
     def submit(self, command: str) -> str:
         run_id = f"recovery_{uuid.uuid4().hex[:8]}"
-        environment = {
-            "name": "shell",
-            "docker": {"baseImage": self.image},
-            "python": {"userManagedDependencies": True},
-        }
-        definition = {"command": command, "target": "one", "environment": environment}
         self._ask(
             "POST",
             f"execution/v1.0/{{}}/experiments/recovery/snapshotrun?runId={run_id}",
-            {"Configuration": definition},
+            json={"Configuration": self._definition(command)},
         )
         return run_id
+
+    def search(self, command: str, space: dict[str, Any]) -> str:
+        """Start a grid search with one child at a time; its documents are those of the SDK (``search_fakes``)."""
+        document = search_document(space, overrides={"script": "", "arguments": [], **self._definition(command)})
+        document["platform_config"]["Definition"]["SnapshotId"] = ""
+        part = ("config.json", json.dumps({**document, "max_concurrent_jobs": 1}), "application/json")
+        made = self._ask("POST", "hyperdrive/v1.0/{}/experiments/recovery/runs", files={"config": part})
+        return str(made["result"]["hyperdrive_run_id"])
+
+    def children(self, run_id: str) -> list[dict[str, Any]]:
+        found = self._ask("GET", f"history/v1.0/{{}}/experiments/recovery/runs/{run_id}/children")["value"]
+        return sorted(found, key=lambda run: str(run["runId"]))
+
+    def _definition(self, command: str) -> dict[str, Any]:
+        environment = {
+            "name": "shell",
+            "docker": {"baseImage": self._image},
+            "python": {"userManagedDependencies": True},
+        }
+        return {"command": command, "target": "one", "environment": environment}
 
     def run(self, run_id: str) -> dict[str, Any]:
         return self._ask("GET", f"history/v1.0/{{}}/experiments/recovery/runs/{run_id}")
 
     def wait(self, run_id: str, status: str) -> dict[str, Any]:
-        return dict(wait_for(lambda: next(iter([run for run in [self.run(run_id)] if run["status"] == status]), None)))
+        return dict(wait_for(lambda: next((run for run in [self.run(run_id)] if run["status"] == status), None)))
 
     def files(self, run_id: str) -> list[str]:
         found = self._ask("GET", f"artifact/v2.0/{{}}/artifacts/ExperimentRun/dcid.{run_id}")
         return [item["path"] for item in found["value"]]
 
-    def _ask(self, verb: str, path: str, body: Any = None) -> dict[str, Any]:
-        address = "https://eastus.api.azureml.ms/" + path.format(self.emulator.installation.workspace.path)
-        answer = self._session().request(verb, address, json=body, timeout=60)
-        assert answer.status_code == 200, answer.text
+    def _ask(self, verb: str, path: str, **body: Any) -> dict[str, Any]:
+        address = "https://eastus.api.azureml.ms/" + path.format(self._workspace)
+        answer = self._session.request(verb, address, **body, timeout=60)
+        assert answer.ok, answer.text
         return dict(answer.json())
-
-    def _session(self) -> Any:
-        import requests
-
-        made = self.emulator.installation
-        session = requests.Session()
-        session.trust_env = False
-        session.proxies = {"https": self.emulator.address}
-        session.verify = self.emulator.variables["REQUESTS_CA_BUNDLE"]
-        form = {"grant_type": "client_credentials", "client_id": made.client_id, "client_secret": made.client_secret}
-        address = f"https://login.microsoftonline.com/{made.workspace.tenant_id}/oauth2/v2.0/token"
-        scope = "https://management.core.windows.net//.default"
-        token = session.post(address, data={**form, "scope": scope}, timeout=60).json()["access_token"]
-        session.headers["Authorization"] = f"Bearer {token}"
-        return session
 
 
 def _begin(running: Emulator, base_image: str) -> tuple[Client, str, str]:
@@ -96,11 +95,14 @@ def _begin(running: Emulator, base_image: str) -> tuple[Client, str, str]:
     return client, first, second
 
 
+def _kill(folder: Path) -> None:
+    os.kill(json.loads(emulator_cli(folder, "status", "--json").stdout.splitlines()[-1])["pid"], signal.SIGKILL)
+
+
 def test_a_killed_emulator_finds_its_jobs_dead(folder: Path, base_image: str, tmp_path: Path) -> None:
     running = start_emulator(folder, tmp_path / "home")
     client, first, second = _begin(running, base_image)
-    pid = json.loads(emulator_cli(folder, "status", "--json").stdout.splitlines()[-1])["pid"]
-    os.kill(pid, signal.SIGKILL)
+    _kill(folder)
     assert len(containers_of(first)) == 1  # nobody was there to end it
     client = Client(start_emulator(folder, tmp_path / "home"), base_image)
     run = client.wait(first, "Failed")
@@ -135,3 +137,22 @@ def test_a_container_that_is_removed_from_outside(folder: Path, base_image: str,
     assert run["error"]["error"]["message"]
     assert "outputs/x" in client.files(first)
     client.wait(second, "Completed")
+
+
+def test_a_search_goes_on_after_a_kill(folder: Path, base_image: str, tmp_path: Path) -> None:
+    client = Client(start_emulator(folder, tmp_path / "home"), base_image)
+    command = 'lr=${{search_space.lr}}; echo "$lr" > outputs/lr; while [ "$lr" = 2 ]; do sleep 0.1; done'
+    search = client.search(command, {"lr": ["choice", [[1, 2, 3]]]})
+    wait_for(lambda: [child["status"] for child in client.children(search)] == ["Completed", "Running"])
+    _kill(folder)
+    client = Client(start_emulator(folder, tmp_path / "home"), base_image)
+    run = client.wait(search, "Completed")
+    # No child is there twice and none is left out, and each has kept the parameters that it was given.
+    children = client.children(search)
+    assert [child["runId"] for child in children] == [f"{search}_{number}" for number in range(3)]
+    assert [child["status"] for child in children] == ["Completed", "Failed", "Completed"]
+    assert "found dead" in children[1]["error"]["error"]["message"]
+    given = [json.loads(child["tags"]["hyperparameters"]) for child in children]
+    assert given == [{"lr": 1}, {"lr": 2}, {"lr": 3}]
+    assert {f"{search}_{number}" for number in range(3)} <= set(run["tags"])
+    assert "outputs/lr" in client.files(f"{search}_2")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,12 +13,6 @@ if TYPE_CHECKING:
     from emulator_fixtures import Emulator
 
 pytestmark = pytest.mark.emulator
-
-
-@pytest.fixture(autouse=True)
-def _away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The SDK writes logs below the working directory."""
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
