@@ -26,12 +26,14 @@ class Candidate(NamedTuple):
     """A login that may be there.
 
     :param named: the variables that name it exist, so that a refusal ends the search.
+    :param told: a user expects it, and is told when it does not work.
     """
 
     name: str
     credential: Callable[[], TokenCredential]
     next_step: str
     named: bool = False
+    told: bool = True
 
 
 class Ambient(NamedTuple):
@@ -74,7 +76,8 @@ def _try(candidate: Candidate, refusals: list[str]) -> AbstractAuthentication | 
     except LoginFailed as error:
         if candidate.named:
             raise
-        refusals.append(error.what)
+        if candidate.told:
+            refusals.append(error.what)
         return None
     _LOG.info("Logged in to Azure by %s.", candidate.name)
     return login
@@ -102,7 +105,7 @@ def _before_remembered(environ: Mapping[str, str]) -> Iterator[Candidate]:
             next_step = "check AZURE_FEDERATED_TOKEN_FILE and the identity's federated credentials"
             yield Candidate("workload identity", _workload, next_step, named=True)
     if any(environ.get(name) for name in _IDENTITY_ENDPOINTS):
-        yield _managed_identity()
+        yield _managed_identity(told=True)
 
 
 def _after_remembered(environ: Mapping[str, str]) -> Iterator[Candidate]:
@@ -110,12 +113,12 @@ def _after_remembered(environ: Mapping[str, str]) -> Iterator[Candidate]:
         tenant = environ.get(ENV_TENANT_ID, "")
         yield Candidate("the Azure CLI", lambda: _azure_cli(tenant), "az login")
     if not any(environ.get(name) for name in _IDENTITY_ENDPOINTS):
-        yield _managed_identity()
+        yield _managed_identity(told=False)
 
 
-def _managed_identity() -> Candidate:
+def _managed_identity(*, told: bool) -> Candidate:
     next_step = "give this machine a managed identity that may use the workspace"
-    return Candidate("managed identity", _managed, next_step)
+    return Candidate("managed identity", _managed, next_step, told=told)
 
 
 def _environment() -> TokenCredential:
