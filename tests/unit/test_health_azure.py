@@ -119,7 +119,7 @@ SIGNATURES = {
     """,
     "himl_download": """
         main()
-        determine_output_dir_name(args, run_id_source, output_dir)
+        determine_output_dir_name(args, run_id_source, output_path)
     """,
     "himl_tensorboard": "main()",
 }
