@@ -56,12 +56,13 @@ def _text(starter: Starter, folder: Path, *, dry_run: bool) -> str:
     lines += [f"{'kept':<12}{name}  (--force replaces it)" for name in starter.refused]
     if dry_run:
         return "\n".join(lines)
-    change = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
     lines += [
         "",
         "Next:",
-        f"  {change}himl-container run --local sample.py     # locks, builds and tests the image, then runs in it",
-        f"  {change}himl-container submit --azureml sample.py --emulator   # as a cloud run, on this machine",
+        *([f"  cd {shlex.quote(str(folder))}"] if folder != Path() else []),
+        "  himl-container run --local sample.py                          # locks, builds, tests, and runs in the image",
+        "  himl-container submit --azureml --cluster NAME sample.py      # the same on a cluster of your workspace",
+        "  himl-container submit --azureml --emulator sample.py          # or on a workspace on this machine",
     ]
     return "\n".join(lines)
 

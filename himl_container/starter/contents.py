@@ -63,7 +63,12 @@ SETTINGS = """\
 conda-files = [{environment}]
 # wheels = ["dist/mylib-1.0-py3-none-any.whl"]   # private packages
 # test = ["python -c 'import mylib'"]            # must succeed in the image before it is used
-# registry = "myteam.azurecr.io"                 # where images are pushed and looked up
+# registry = "myteam.azurecr.io"                 # where images are pushed; 'submit' takes the workspace's own without
+
+[tool.himl-container.run]
+# cluster = "gpu-cluster"                        # of your AzureML workspace
+# experiment = "my-experiment"
+# shm-size = "8g"
 """
 
 IGNORED = """\

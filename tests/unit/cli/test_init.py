@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from himl_container.cli import main
 from himl_container.errors import InputError, StorageError
+from himl_container.launch.defaults import RunDefaults
 from himl_container.launch.snapshot import scan
 from himl_container.settings import load_settings
 from himl_container.starter import contents, write
@@ -36,12 +38,22 @@ def test_an_empty_folder_becomes_a_project(tmp_path: Path, capsys: pytest.Captur
     assert init(str(folder)) == 0
     assert names(folder) == FILES
     shown = capsys.readouterr().out
-    assert f"cd '{folder}' && himl-container run --local sample.py" in shown
+    assert f"  cd '{folder}'\n  himl-container run --local sample.py" in shown
     settings = load_settings({}, cwd=folder, environ={})
     assert settings.conda_files == (folder / "environment.yml",)
     assert settings.source == folder / "pyproject.toml"
+    assert settings.run == {}
     environment = yaml.safe_load((folder / "environment.yml").read_text())
     assert environment == {"name": "My-first-project", "channels": ["conda-forge"], "dependencies": ["python=3.11"]}
+
+
+def test_the_settings_that_are_suggested_are_settings(tmp_path: Path) -> None:
+    assert init(str(tmp_path)) == 0
+    path = tmp_path / "pyproject.toml"
+    path.write_text(re.sub(r"^# (?=[a-z-]+ = )", "", path.read_text(), flags=re.MULTILINE))
+    settings = load_settings({}, cwd=tmp_path, environ={})
+    assert settings.registry == "myteam.azurecr.io"
+    assert RunDefaults(settings).text("cluster", None, "")[0] == "gpu-cluster"  # type: ignore[index]
 
 
 def test_the_sample_runs_with_plain_python(tmp_path: Path) -> None:
