@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from himl_container.azureml.submit import is_built_there
 from himl_container.cache import Cache
 from himl_container.config.images import has_host
 from himl_container.environment.urls import scrub
@@ -30,7 +31,10 @@ def request_as_json(plan: SubmitPlan) -> dict[str, object]:
     snapshot, target = plan.snapshot, plan.target
     image = _image(plan)
     return {
-        "launch": {**plan.spec.to_json(), "image": "built by AzureML" if plan.build_in_azureml else image.digest},
+        "launch": {
+            **plan.spec.to_json(),
+            "image": "built by AzureML" if is_built_there(plan.settings) else image.digest,
+        },
         "experiment": target.experiment,
         "cluster": target.compute,
         "tags": None if target.tags is None else {name: scrub(value) for name, value in target.tags.items()},
@@ -102,7 +106,7 @@ def _configuration(plan: SubmitPlan, image: ImageRef) -> dict[str, Any]:
     from himl_container.azureml.environments import image_environment
     from himl_container.azureml.translate import run_configuration
 
-    environment = Environment("built-by-azureml") if plan.build_in_azureml else image_environment(image)
+    environment = Environment("built-by-azureml") if is_built_there(plan.settings) else image_environment(image)
     # Without datasets no workspace is looked into.
     target = dataclasses.replace(plan.target, input_datasets=(), output_datasets=())
     result: dict[str, Any] = _serialize_to_dict(run_configuration(plan.spec, target, environment, None))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +69,7 @@ class SubmitRequest:
 class SubmitPlan:
     """A run in AzureML that was checked as far as possible without AzureML; ``spec.image`` is empty.
 
+    :param settings: of the image, with what was asked for of this run.
     :param snapshot: what is sent. :param search: None for a single run.
     """
 
@@ -77,8 +78,6 @@ class SubmitPlan:
     settings: Settings
     snapshot: Snapshot
     search: Search | None = None
-    build_in_azureml: bool = False
-    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan_submission(request: SubmitRequest, settings: Settings, *, cwd: Path, environ: Mapping[str, str]) -> SubmitPlan:
@@ -124,14 +123,14 @@ def plan_submission(request: SubmitRequest, settings: Settings, *, cwd: Path, en
         output_datasets=tuple(_config(choice, default_datastore) for choice in outputs),
         default_datastore=default_datastore,
     )
+    if request.build_in_azureml:
+        settings = dataclasses.replace(settings, azureml_environment="build")
     return SubmitPlan(
         spec,
         target,
         settings,
         snapshot,
         search=_search(defaults.folder("search", request.search, cwd)),
-        build_in_azureml=defaults.switch("build-in-azureml", request.build_in_azureml),
-        tags=tags,
     )
 
 

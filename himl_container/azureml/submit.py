@@ -18,7 +18,7 @@ from himl_container.azureml.service_failures import explained
 from himl_container.azureml.staging import staged
 from himl_container.cache import Cache
 from himl_container.config.images import has_host
-from himl_container.errors import InputError, StorageError
+from himl_container.errors import StorageError
 
 if TYPE_CHECKING:
     from azureml.core import Environment, Run, Workspace
@@ -76,13 +76,13 @@ def submit(
 
     emulator = emulator_of(way, environ)
     settings = for_emulator(plan.settings) if emulator else plan.settings
-    if emulator and not plan.build_in_azureml:
+    if emulator and not is_built_there(settings):
         _build_first(settings, reporter, locked=locked, test=test)
     names = go(way, environ, reporter)
     workspace = open_quickly(names)
-    check_cluster(workspace, plan.target.compute)
+    _check_cluster(workspace, plan.target.compute)
     with _sdk_prints(sys.stderr if quiet else sys.stdout), staged(plan.snapshot, environ) as snapshot:
-        image, environment = _environment(plan, settings, workspace, reporter, locked=locked, test=test)
+        image, environment = _environment(settings, workspace, reporter, locked=locked, test=test)
         with snapshot.described(environ):
             run = _queue(plan, snapshot.folder, environment, workspace)
     record = Record(
@@ -115,20 +115,20 @@ def for_emulator(settings: Settings) -> Settings:
     return dataclasses.replace(settings, registry="", image_name=name)
 
 
-def check_cluster(workspace: Workspace, name: str) -> None:
-    """Look for a cluster.
+def is_built_there(settings: Settings) -> bool:
+    """Whether AzureML builds the environment, as with hi-ml."""
+    return settings.azureml_environment == "build"
 
-    :raises WrongValue: (a ValueError) the workspace has none of this name.
-    """
-    with explained(f"the clusters of the workspace {workspace.name}"):
-        known = sorted(workspace.compute_targets)
-    if name not in known:
-        # hi-ml raised these two sentences.
+
+def _check_cluster(workspace: Workspace, name: str) -> None:
+    from himl_container.azureml.configuration import check_cluster
+
+    try:
+        check_cluster(workspace, name)
+    except WrongValue as error:
         raise WrongValue(
-            f"Could not find the compute target {name} in the AzureML workspace. Existing clusters: {known}",
-            where="--cluster",
-            hint="Choose one of these, or create it in the portal.",
-        )
+            error.what, where="--cluster", hint="Choose one of these, or create it in the portal."
+        ) from None
 
 
 def _build_first(settings: Settings, reporter: Reporter, *, locked: bool, test: bool) -> None:
@@ -142,37 +142,20 @@ def _build_first(settings: Settings, reporter: Reporter, *, locked: bool, test: 
 
 
 def _environment(
-    plan: SubmitPlan, settings: Settings, workspace: Workspace, reporter: Reporter, *, locked: bool, test: bool
+    settings: Settings, workspace: Workspace, reporter: Reporter, *, locked: bool, test: bool
 ) -> tuple[ImageRef | None, Environment]:
-    if plan.build_in_azureml:
-        return None, _built_there(settings, workspace)
+    """Return the image of a run and its environment; no image where AzureML is to build it."""
+    if is_built_there(settings):
+        from himl_container.azureml.configuration import environment_built_by_azureml
+
+        return None, environment_built_by_azureml(settings, workspace)
     from himl_container.azureml.environments import environment_of
     from himl_container.azureml.images import pushed_image
 
     image = pushed_image(settings, workspace, reporter, locked=locked, test=test)
+    by_tag = settings.azureml_environment == "image-by-tag"
     with explained("the environment of the image"):
-        return image, environment_of(image, workspace, cache=Cache(settings.cache_dir))
-
-
-def _built_there(settings: Settings, workspace: Workspace) -> Environment:
-    """Return an environment that AzureML builds of the Conda file, as hi-ml had it."""
-    from himl_container.azureml.conda_environment import create_python_environment, register_environment
-
-    if len(settings.conda_files) != 1 or len(settings.wheels) > 1 or len(settings.pip_extra_index_urls) > 1:
-        raise InputError(
-            "AzureML builds from one Conda file, at most one private wheel and one private index",
-            where="--build-in-azureml",
-            hint="Leave the flag out: then the image is made of all of them here.",
-        )
-    with explained("the environment that AzureML is to build"):
-        made = create_python_environment(
-            settings.conda_files[0],
-            pip_extra_index_url=next(iter(settings.pip_extra_index_urls), ""),
-            workspace=workspace,
-            private_pip_wheel_path=next(iter(settings.wheels), None),
-            docker_base_image=settings.base_image,
-        )
-        return register_environment(workspace, made)
+        return image, environment_of(image, workspace, by_tag=by_tag, cache=Cache(settings.cache_dir))
 
 
 def _queue(plan: SubmitPlan, folder: Path, environment: Environment, workspace: Workspace) -> Run:

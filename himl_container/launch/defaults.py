@@ -22,7 +22,7 @@ VALUES = (
 )
 """Those of both places, those of ``run --local``, those of ``submit``."""
 LISTS = ("ignore",)
-SWITCHES = ("build-in-azureml", "wait", "show-output", "emulator")
+SWITCHES = ("wait", "show-output", "emulator")
 _KEYS = (*TABLES, *VALUES, *LISTS, *SWITCHES)
 
 
