@@ -103,11 +103,11 @@ class DatasetConfig:
 
         :raises WrongValue: the datastore does not exist, or a target folder is set.
         """
-        from azureml.data import OutputFileDatasetConfig
-
         if str(self.target_folder):
             raise WrongValue("Output datasets can't have a target_folder set.", where=f"dataset '{self.name}'")
         folder = folder_of(self.name)
+        from azureml.data import OutputFileDatasetConfig
+
         datastore = get_datastore(workspace, self.datastore)
         config = OutputFileDatasetConfig(name=output_key(dataset_index), destination=(datastore, folder))
         if self.use_mounting is None or self.use_mounting:
