@@ -121,7 +121,6 @@ class _Work:
                 overwrite=self._overwrite,
                 validate_content=True,
                 content_settings=settings,
-                max_single_put_size=BLOCK,
             ),
         )
         self.count.came(len(data))

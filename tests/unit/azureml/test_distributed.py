@@ -17,7 +17,7 @@ from himl_container.azureml.distributed import (
     torch_barrier,
 )
 
-_RANKS = ,]
+_RANKS = [
     "LOCAL_RANK",
     "GLOBAL_RANK",
     "NODE_RANK",
