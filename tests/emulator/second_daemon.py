@@ -56,8 +56,26 @@ def daemon(port: int) -> Iterator[str]:
 
     :param port: of this machine, the emulator's; the daemon's proxy is there.
     """
+    with quick_folder("himl-d-") as folder:
+        yield from _daemon(folder, port)
+
+
+@contextlib.contextmanager
+def quick_folder(prefix: str) -> Iterator[Path]:
+    """A folder in memory for a daemon: an image has thousands of files, and a disk may need minutes to remove them."""
     # The path of a unix socket may have 107 bytes, so the folder is a short one.
-    folder = Path(tempfile.mkdtemp(prefix="himl-d-", dir="/var/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/var/tmp"))
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6g,mode=700", "tmpfs", str(folder)], check=True)
+        yield folder
+    finally:
+        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for mount in sorted((one for one in mounts if f"{one}/".startswith(f"{folder}/")), reverse=True):
+            subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _daemon(folder: Path, port: int) -> Iterator[str]:
     options = [
         *("--config-file", str(folder / "daemon.json"), "--data-root", str(folder / "data")),
         *("--exec-root", str(folder / "exec"), "--pidfile", str(folder / "d.pid")),
@@ -86,14 +104,6 @@ def daemon(port: int) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-            _clean(folder)
-
-
-def _clean(folder: Path) -> None:
-    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for mount in sorted((one for one in mounts if one.startswith(f"{folder}/")), reverse=True):
-        subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _wait(path: Path, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -34,29 +33,34 @@ def test_nothing_leaves_the_machine(job_image: str, base_image: str) -> None:
 
     if why := second_daemon.missing():
         kit.lacking(why)
-    # The path of a unix socket may have 107 bytes, so the folder is a short one.
-    folder = Path(tempfile.mkdtemp(prefix="himl-n-", dir="/var/tmp"))
-    try:
-        save = ["docker", "save", "--output", str(folder / "images.tar"), job_image, base_image]
-        subprocess.run(save, check=True, capture_output=True)
+    save = ["docker", "save", job_image, base_image]
+    with (
+        second_daemon.quick_folder("himl-n-") as folder,
+        subprocess.Popen(save, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as images,
+    ):
         here = Path(__file__)
         tests = [str(here.parent / name) for name in os.environ.get("HIML_TEST_ISOLATED", _SHOWN).split()]
         words = ["unshare", "--net", "--", sys.executable, str(here), str(folder), *tests]
         hidden = _of_the_session()
         environ = {name: value for name, value in os.environ.items() if name not in hidden}
         with subprocess.Popen(
-            words, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            words,
+            env=environ,
+            stdin=images.stdout,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         ) as process:
             try:
                 said, _ = process.communicate(timeout=600)
             except BaseException:
                 os.killpg(process.pid, signal.SIGKILL)
+                images.kill()
                 raise
         assert process.returncode == 0, said[-8000:]
         assert " passed" in said
         assert "skipped" not in said, said[-3000:]
-    finally:
-        second_daemon._clean(folder)
 
 
 def _of_the_session() -> set[str]:
@@ -68,7 +72,7 @@ def _of_the_session() -> set[str]:
 
 
 def _inside(folder: Path, tests: list[str]) -> int:
-    """Be the only program of a new namespace: bring up its loopback device, a daemon, and run tests."""
+    """Be the only program of a new namespace: bring up its loopback device, a daemon with images, and run tests."""
     sys.path.insert(0, str(Path(__file__).parent.parent))
     import second_daemon
 
@@ -87,8 +91,7 @@ def _inside(folder: Path, tests: list[str]) -> int:
     try:
         second_daemon._wait(folder / "d.sock", process, log)
         environ = {**os.environ, "DOCKER_HOST": f"unix://{folder}/d.sock", "HIML_TEST_OFFLINE": "1"}
-        load = ["docker", "load", "--input", str(folder / "images.tar")]
-        subprocess.run(load, check=True, env=environ, stdout=subprocess.DEVNULL)
+        subprocess.run(["docker", "load"], check=True, env=environ, stdout=subprocess.DEVNULL)
         words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-W", "ignore", *tests]
         code = subprocess.run(words, env=environ, check=False).returncode
         # Whatever was made in between was a bridge of Docker's, or one of its ends.
