@@ -85,6 +85,34 @@ def test_every_page_is_in_the_navigation_once() -> None:
     assert set(nav) == {page.name for page in ROOT.glob("docs/*.md")} | GENERATED
 
 
+@pytest.mark.parametrize(
+    "module",
+    [
+        *(
+            f"health_azure{name}"
+            for name in ("", ".himl", ".utils", ".datasets", ".himl_tensorboard", ".himl_download")
+        ),
+        *(f"health_ml.utils{name}" for name in ("", ".logging", ".diagnostics")),
+    ],
+)
+def test_moving_from_hi_ml_tells_of_every_name(module: str) -> None:
+    (file,) = [
+        path
+        for base in [ROOT / "himl_container/compat" / module.replace(".", "/")]
+        for path in (base.with_suffix(".py"), base / "__init__.py")
+        if path.is_file()
+    ]
+    words = re.findall(r"`([\w.]+)`", read(ROOT / "docs" / "moving-from-hi-ml.md"))
+    prefixes = tuple(word.removesuffix("...") for word in words if word.endswith("..."))
+    (names,) = [
+        ast.literal_eval(node.value)
+        for node in ast.parse(read(file)).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ] or [[]]
+    constants = {name for name in names if name.isupper() and name != "RUN_CONTEXT"}
+    assert [name for name in set(names) - set(words) - constants if not name.startswith(prefixes)] == []
+
+
 @functools.cache
 def _command(name: str) -> click.Command:
     found = cli.get_command(click.Context(cli), name)
