@@ -120,14 +120,33 @@ def available() -> str:
 
 
 @contextlib.contextmanager
+def quick_folder(prefix: str, disk: str = "") -> Iterator[Path]:
+    """A folder for an engine: in memory, because an image has thousands of files, and a disk may need minutes to remove
+    them. Needs root.
+
+    :param disk: a folder of a disk to use instead.
+    """
+    # The path of a unix socket may have 107 bytes, so the folder is a short one.
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=disk or "/var/tmp"))
+    try:
+        if not disk:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8g,mode=700", "tmpfs", str(folder)], check=True)
+        yield folder
+    finally:
+        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for mount in sorted((one for one in mounts if f"{one}/".startswith(f"{folder}/")), key=len, reverse=True):
+            subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def current_engine(*, containerd_store: bool) -> Iterator[CurrentEngine]:
     """Run an Engine 26.1 for the length of the context."""
     root = unpacked()
-    # The path of a unix socket may have 107 bytes, so the folder is a short one.
-    folder = Path(tempfile.mkdtemp(prefix="himl-e-", dir=os.environ.get("HIML_TEST_ENGINE_DIR", "/var/tmp")))
     environ = {**os.environ, "PATH": f"{root}/usr/bin:{root}/usr/sbin:{os.environ['PATH']}"}
     with contextlib.ExitStack() as stack:
-        stack.callback(_clean, folder)
+        folder = stack.enter_context(quick_folder("himl-e-", os.environ.get("HIML_TEST_ENGINE_DIR", "")))
+        stack.callback(_end_shims, folder)
         _start(stack, folder, "containerd", [str(root / "usr/bin/containerd"), *_containerd_options(folder)], environ)
         _wait_for_socket(folder / "c.sock", folder / "containerd.log")
         options = _dockerd_options(folder, containerd_store=containerd_store)
@@ -210,14 +229,6 @@ def _wait_for_ping(path: Path, process: subprocess.Popen[bytes], log: Path, seco
 
 def _tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-
-
-def _clean(folder: Path) -> None:
-    _end_shims(folder)
-    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for mount in sorted((m for m in mounts if m.startswith(f"{folder}/")), key=len, reverse=True):
-        subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _end_shims(folder: Path) -> None:

@@ -16,7 +16,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -56,23 +55,10 @@ def daemon(port: int) -> Iterator[str]:
 
     :param port: of this machine, the emulator's; the daemon's proxy is there.
     """
+    from engines import quick_folder  # not there for this file as a program
+
     with quick_folder("himl-d-") as folder:
         yield from _daemon(folder, port)
-
-
-@contextlib.contextmanager
-def quick_folder(prefix: str) -> Iterator[Path]:
-    """A folder in memory for a daemon: an image has thousands of files, and a disk may need minutes to remove them."""
-    # The path of a unix socket may have 107 bytes, so the folder is a short one.
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/var/tmp"))
-    try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6g,mode=700", "tmpfs", str(folder)], check=True)
-        yield folder
-    finally:
-        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-        for mount in sorted((one for one in mounts if f"{one}/".startswith(f"{folder}/")), reverse=True):
-            subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _daemon(folder: Path, port: int) -> Iterator[str]:

@@ -28,6 +28,7 @@ _DEVICES = Path("/proc/net/dev")
 
 
 def test_nothing_leaves_the_machine(job_image: str, base_image: str) -> None:
+    import engines
     import kit
     import second_daemon
 
@@ -35,7 +36,7 @@ def test_nothing_leaves_the_machine(job_image: str, base_image: str) -> None:
         kit.lacking(why)
     save = ["docker", "save", job_image, base_image]
     with (
-        second_daemon.quick_folder("himl-n-") as folder,
+        engines.quick_folder("himl-n-") as folder,
         subprocess.Popen(save, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as images,
     ):
         here = Path(__file__)
