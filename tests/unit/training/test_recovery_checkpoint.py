@@ -209,6 +209,23 @@ def test_the_highest_epoch_is_the_latest(tmp_path: Path, monkeypatch: pytest.Mon
     assert get_latest_recovery_checkpoint(folder) == newer
 
 
+def test_a_file_that_is_damaged_in_any_place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Flipped bits may look like encryption, another compression, a later version: none of it ends the script."""
+    path = tmp_path / "recovery_epoch=1.ckpt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"x" * 50)
+    whole = path.read_bytes()
+    assert get_latest_recovery_checkpoint(tmp_path) == path
+    for place in range(len(whole)):
+        for bits in (0x01, 0x08, 0xFF):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ bits]) + whole[place + 1 :])
+            # Some bytes mean nothing (times, attributes): the content is what counts.
+            found = get_latest_recovery_checkpoint(tmp_path)
+            content = place in range(30 + len("archive/data.pkl"), 30 + len("archive/data.pkl") + 50)
+            assert found is None or (found == path and not content)
+    assert "is passed over" in caplog.text
+
+
 def test_damaged_files_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     good = archive(tmp_path / "recovery_epoch=1.ckpt")
     data = good.read_bytes()
