@@ -126,7 +126,7 @@ def merge_conda_files(files: list[Path], result_file: Path) -> None:
     Channels keep every file's order. Different pins of one package are all kept.
 
     :raises conda_merge.MergeError: the files' orders of channels contradict each other.
-    :raises WrongValue: no file has a dependency.
+    :raises WrongValue: no file has a dependency, or one is no Conda file.
     :raises MissingFile: a file is not there.
     """
     import conda_merge  # type: ignore[import-untyped]
@@ -202,11 +202,31 @@ def _document(file: Path) -> Mapping[str, Any]:
         document = yaml.safe_load(_text(file))
     except yaml.YAMLError as error:
         raise WrongValue(f"this is not YAML: {error}", where=str(file)) from error
+    except RecursionError as error:
+        raise WrongValue("the Conda file is nested too deeply", where=str(file)) from error
     if document is None:
         raise WrongValue("the Conda file is empty", where=str(file))
     if not isinstance(document, dict):
         raise WrongValue("a Conda file is a mapping: name, channels, dependencies", where=str(file))
+    sections = [item for item in _texts(document, "dependencies", file, sections=True) if isinstance(item, dict)]
+    for section in sections:
+        _texts(section, "pip", file)
+    _texts(document, "channels", file)
     return document
+
+
+def _texts(holder: Mapping[str, Any], key: str, file: Path, *, sections: bool = False) -> Sequence[Any]:
+    """Return a list of texts in a Conda file; conda-merge sorts them, and stumbles over anything else.
+
+    :param sections: whether mappings (``pip:``) may stand among the texts.
+    """
+    found = holder.get(key)
+    kinds = (str, dict) if sections else (str,)
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(isinstance(item, kinds) for item in found):
+        raise WrongValue(f"{key!r} of a Conda file is a list of texts", where=str(file))
+    return found
 
 
 def _dependencies(document: Mapping[str, Any]) -> list[Any] | None:

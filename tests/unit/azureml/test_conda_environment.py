@@ -162,7 +162,19 @@ def test_nothing_to_merge(tmp_path: Path, text: str) -> None:
         merged(tmp_path, text)
 
 
-@pytest.mark.parametrize("text", ["", "- a\n", "a: [\n", "a: \0\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "- a\n", "a: [\n", "a: \0\n", f"dependencies: {'[' * 1000}{']' * 1000}\n"),
+        *(
+            "dependencies: 5\n",
+            "dependencies: [1]\n",
+            "dependencies: [{pip: 5}]\n",
+            "dependencies: [{pip: [1, null]}]\n",
+        ),
+        "channels: 5\ndependencies: [a]\n",
+    ],
+)
 def test_files_that_are_none(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match=r"0\.yml"):
         merged(tmp_path, text)
