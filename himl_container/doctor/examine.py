@@ -17,12 +17,13 @@ def groups(settings: Settings, environ: Mapping[str, str]) -> tuple[Group, ...]:
     """Return the checks of this machine and project, in the order in which they are told."""
     from himl_container.doctor import engine, host, leftovers, libraries, local_workspace, registries, workspace
 
+    own_registry = None if settings.remote_name else lambda found: workspace.own_registry(found, environ)
     return (
         Group("this machine", lambda: host.checks(settings.cache_dir)),
         Group("docker engine", lambda: engine.checks(environ), 30),
         Group("leftovers", lambda: leftovers.checks(settings.cache_dir, environ), 30),
         Group("registry", lambda: registries.checks(settings, environ), 40),
-        Group("workspace", lambda: workspace.checks(environ), 60),
+        Group("workspace", lambda: workspace.checks(environ, registry=own_registry), 75),
         Group("emulator", lambda: local_workspace.checks(environ), 10),
         Group("libraries", libraries.checks, 20),
     )

@@ -21,25 +21,31 @@ def checks(
 
     :param ask: asks the registry for an image of a repository; raises RegistryError.
     """
+    name = settings.remote_name
+    if name:
+        yield registry("registry", name, environ, ask=ask)
+        return
+    means = "Images stay on this machine; 'submit' pushes to the workspace's own registry."
+    fix = 'To share images: registry = "HOST" in [tool.himl-container].'
+    yield Finding("registry", "skipped", "none is set", means, fix)
+
+
+def registry(check: str, name: str, environ: Mapping[str, str], *, ask: Callable[[str], None] | None = None) -> Finding:
+    """Check that a registry answers, and takes our login.
+
+    :param name: of a repository in it, which need not exist.
+    """
     from himl_container.registry.login import LoginRefusedError, LoginUnavailableError
 
-    name = settings.remote_name
-    if not name:
-        means = "Images stay on this machine; 'submit' pushes to the workspace's own registry."
-        fix = 'To share images: registry = "HOST" in [tool.himl-container].'
-        yield Finding("registry", "skipped", "none is set", means, fix)
-        return
+    means = "Images can be neither pushed nor found there."
     try:
         (ask or _asker(environ))(name)
     except (LoginRefusedError, LoginUnavailableError) as error:
-        means = "Images can be neither pushed nor found there."
-        yield Finding("registry", "error", f"{name}: {error.what}", means, error.hint or _LOGIN_HELP)
+        return Finding(check, "error", f"{name}: {error.what}", means, error.hint or _LOGIN_HELP)
     except RegistryError as error:
-        means = "Images can be neither pushed nor found there."
         fix = error.hint or "See whether its name is right, and whether this machine reaches it."
-        yield Finding("registry", "error", f"{name}: {error.what}", means, fix)
-    else:
-        yield Finding("registry", "ok", f"{name} answers, and lets us read")
+        return Finding(check, "error", f"{name}: {error.what}", means, fix)
+    return Finding(check, "ok", f"{name} answers, and lets us read")
 
 
 def _asker(environ: Mapping[str, str]) -> Callable[[str], None]:

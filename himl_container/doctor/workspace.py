@@ -37,11 +37,13 @@ def checks(
     has_sdk: Callable[[], bool] | None = None,
     login: Callable[[], str] | None = None,
     open_workspace: Callable[[WorkspaceNames], Any] | None = None,
+    registry: Callable[[Any], Finding] | None = None,
 ) -> Iterator[Finding]:
     """Yield what is found of the workspace that a submission from this folder would go to.
 
     :param login: returns how one is logged in, or an empty text; never asks anybody.
     :param open_workspace: returns the SDK's workspace.
+    :param registry: checks the workspace's own registry; None where the project has another.
     """
     from himl_container.azureml.workspace import workspace_names
 
@@ -75,6 +77,21 @@ def checks(
         return
     yield Finding("workspace", "ok", f"{workspace.name} in {workspace.location}")
     yield clusters(workspace)
+    if registry is not None:
+        yield registry(workspace)
+
+
+def own_registry(workspace: Any, environ: Mapping[str, str]) -> Finding:
+    """Check that the workspace has a registry, and that it opens; images go there unless the settings name another."""
+    from himl_container.azureml.workspace_registry import registry_of
+    from himl_container.doctor.registries import registry
+
+    check = "workspace's registry"
+    try:
+        host = registry_of(workspace)
+    except HimlError as error:
+        return Finding(check, "warning", error.what, "There is nowhere to push images to.", error.hint)
+    return registry(check, f"{host}/himl-container-doctor", environ)
 
 
 def service_principal(environ: Mapping[str, str]) -> Finding | None:

@@ -29,6 +29,8 @@ def test_a_workspace_that_is_fine(emulator: Emulator, tmp_path: Path) -> None:
     assert found["azure login"]["severity"] == "ok"
     assert found["workspace"]["severity"] == "ok"
     assert found["clusters"]["severity"] == "ok"
+    assert found["workspace's registry"]["severity"] == "ok"
+    assert str(found["workspace's registry"]["found"]).startswith(emulator.installation.workspace.registry_host)
     assert str(emulator.port) in str(found["emulator"]["found"])
 
 

@@ -368,6 +368,32 @@ def test_a_workspace_that_is_refused(folder: Path) -> None:
     assert found["workspace"].fix == "Look at config.json."
 
 
+def test_the_registry_of_the_workspace_is_asked_where_the_project_has_none(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps(_CONFIG))
+    asked: list[str] = []
+
+    def registry(found: Any) -> Finding:
+        asked.append(found.name)
+        return Finding("workspace's registry", "ok", "answers")
+
+    checks = workspace.checks(
+        {}, has_sdk=lambda: True, login=lambda: "Azure CLI", open_workspace=opened(cpu=target()), registry=registry
+    )
+    assert by_name(checks)["workspace's registry"].found == "answers"
+    assert asked == ["mine"]
+
+
+def test_a_workspace_without_a_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HIML_CONTAINER_CACHE_DIR", str(tmp_path))
+    bare = SimpleNamespace(
+        subscription_id="s", resource_group="g", name="bare", _workspace_id="w", get_details=lambda: {}
+    )
+    finding = workspace.own_registry(bare, {})
+    assert finding.severity == "warning"
+    assert "no container registry" in finding.found
+    assert finding.fix
+
+
 def test_clusters_in_other_states() -> None:
     none = workspace.clusters(SimpleNamespace(compute_targets={"box": target(kind="ComputeInstance")}))
     assert none.severity == "warning"
