@@ -1,8 +1,8 @@
 """The AzureML SDK, imported without what a submission does not use.
 
 ``import azureml.core`` brings in an HTTP client for asyncio, a client of Docker with SSH, and numpy: about a third of
-its time. All three are optional to it or used by functions that are not called here. Only for processes of our own
-command line: in a user's script the SDK is imported as it is.
+its time. All three are optional to it or used by functions that are not called here. A user's script that submits
+itself keeps numpy, whose numbers it may log to the run afterwards; any other process imports the SDK as it is.
 """
 
 from __future__ import annotations
@@ -23,19 +23,37 @@ _LATER = ("docker",)
 """Imported whole (``_model_management/_util.py``), and used when a model is deployed to a local service."""
 
 
-def import_sdk() -> ModuleType:
-    """Return ``azureml.core``."""
-    if "azureml.core" in sys.modules:
-        return sys.modules["azureml.core"]
-    with _left_out():
+IN_A_SCRIPT = ("aiohttp",)
+"""What is left out where the process is a user's."""
+
+
+def import_sdk(optional: Sequence[str] | None = None) -> ModuleType:
+    """Return ``azureml.core``.
+
+    :param optional: modules that are left out where they were not imported before. None: as many as can be in our own
+        command line, and nothing in any other process.
+    """
+    if optional is None:
+        optional = _OPTIONAL if is_our_command() else ()
+    if "azureml.core" in sys.modules or not optional:
+        return importlib.import_module("azureml.core")
+    with _left_out(optional):
         # What a submission imports when it is under way would come without the exceptions above.
         importlib.import_module("azureml._run_impl.run_history_facade")
         return importlib.import_module("azureml.core")
 
 
+def is_our_command() -> bool:
+    """Whether this process is our command line, and nobody else's script, notebook or test."""
+    main = sys.modules.get("__main__")
+    name = getattr(getattr(main, "__spec__", None), "name", None) or ""
+    file = getattr(main, "__file__", None) or ""
+    return name.startswith("himl_container.") or file.replace("\\", "/").rpartition("/")[2] == "himl-container"
+
+
 @contextlib.contextmanager
-def _left_out() -> Iterator[None]:
-    absent = [name for name in _OPTIONAL if name not in sys.modules]
+def _left_out(optional: Sequence[str]) -> Iterator[None]:
+    absent = [name for name in optional if name not in sys.modules]
     for name in absent:
         sys.modules[name] = None  # type: ignore[assignment]  # the import system's own way to say "cannot be imported"
     finder = _LaterFinder()

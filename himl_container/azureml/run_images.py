@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from himl_container.azureml.records import Chosen, Records
 
-_RUN = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_-]*:)?[A-Za-z0-9][A-Za-z0-9_-]{1,255}", re.ASCII)
+_RUN = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_-]*:)?[A-Za-z0-9][A-Za-z0-9_-]{0,255}", re.ASCII)
 _OURS = re.compile(rf"{NAME}([0-9a-f]{{32}})")
 
 
