@@ -227,6 +227,15 @@ try:
     run.experiment.submit(config)
 except AzureMLException as error:
     print("refused:", str(error)[:2000])
+from azureml.data.data_reference import DataReference
+store = run.experiment.workspace.datastores["workspaceartifactstore"]
+for path in ("ExperimentRun", "ExperimentRun/dcid." + run.id + "/../dcid.other"):
+    reference = DataReference(store, "x", path_on_datastore=path, mode="download")
+    config.run_config.data_references = {"x": reference.to_config()}
+    try:
+        run.submit_child(config)
+    except AzureMLException as error:
+        print("refused:", str(error)[:2000])
 job.wait_for_completion()
 print("child is", job.get_status())
 """
@@ -235,6 +244,7 @@ print("child is", job.get_status())
     log = text_of(run)
     assert "child is Completed" in log
     assert "children of its run only" in log
+    assert log.count("no files but those of its own run") >= 2
     children = {child.type: child for child in run.get_children()}
     assert children["azureml.scriptrun"].get_status() == "Completed"
     assert len(children) == 2
