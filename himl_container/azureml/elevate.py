@@ -194,12 +194,14 @@ def _submit(wanted: _Submission) -> NoReturn:
     """Submit, tell the caller, wait, and end the script."""
     from himl_container.azureml.amlignore import with_ignored
     from himl_container.azureml.configuration import configure
+    from himl_container.azureml.quick_import import IN_A_SCRIPT, import_sdk
     from himl_container.azureml.script_run import create_script_run
     from himl_container.azureml.submission import queue_run, wait_for_run
     from himl_container.azureml.workspace import get_workspace
     from himl_container.launch.script import resolve_command
     from himl_container.launch.snapshot import check_limits
 
+    import_sdk(IN_A_SCRIPT)
     script_run = create_script_run(wanted.root, wanted.entry_script, wanted.script_params)
     root = Path(script_run.source_directory)
     with with_ignored(root, wanted.ignored) as snapshot:

@@ -72,7 +72,8 @@ def image_environment(image: ImageRef, *, by_tag: bool = False) -> Environment:
     result.version = hashlib.sha256(reference.encode()).hexdigest()[:12]
     result.docker.base_image = name
     result.docker.base_image_registry.address = host
-    result.environment_variables = {}  # the SDK's default is an example, which every run would find
+    with quietly():
+        result.environment_variables = {}  # the SDK's default is an example, which every run would find
     result.python.user_managed_dependencies = True
     result.python.interpreter_path = INTERPRETER
     # AzureML's own default is left in otherwise, and would be what its pages show as the packages of the run.
