@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ from himl_container.azureml.blob_reader import BlobReader
 from himl_container.azureml.crew import StoppedError
 from himl_container.azureml.download_work import TRIES
 from himl_container.azureml.downloads import download_all
-from himl_container.azureml.remote_files import RemoteFile, checked_name, local_path
+from himl_container.azureml.failures import WrongValue
+from himl_container.azureml.remote_files import RemoteFile, checked_name, folders_of, local_path
 from himl_container.azureml.retry import is_transient, one_line, retried
 from himl_container.azureml.run_files import files_of_run
 from himl_container.errors import HimlError
@@ -46,6 +48,7 @@ class RunWatcher(threading.Thread):
         self._prefix = f"{checked_name(root)}/" if root not in {"", "."} else ""
         self._stop_asked = threading.Event()
         self._known: set[str] = set()
+        self._refused: set[str] = set()
         self._reader = BlobReader(2)
 
     def stop(self) -> None:
@@ -66,13 +69,15 @@ class RunWatcher(threading.Thread):
 
     def _look(self) -> bool:
         """Copy what is new; return whether nothing more can come."""
+        ended = False
         try:
             ended = retried(f"asking for the state of run {self._run.id}", self._status, sleep=self._pause) in _ENDED
             self.copy(everything=ended)
         except StoppedError:
             raise
         except Exception as error:  # noqa: BLE001  # a thread has nobody to raise it to
-            if not isinstance(error, HimlError) and not is_transient(error):
+            # While the run goes on, a file that is refused may be one that is about to come.
+            if not is_transient(error) and (ended or not isinstance(error, HimlError)):
                 _log.error("Run %s is not watched any longer: %s", self._run.id, one_line(error))
                 return True
             _log.warning("Run %s: %s", self._run.id, one_line(error))
@@ -85,9 +90,8 @@ class RunWatcher(threading.Thread):
         :param everything: replace files that are not of events and have changed, too.
         """
         others = []
-        for file in files_of_run(self._run, self._prefix):
+        for file in self._usable(files_of_run(self._run, self._prefix)):
             self._check()
-            file.name = file.name.removeprefix(self._prefix)
             if is_of_events(file.name):
                 self._grow(file)
             elif everything or file.name not in self._known:
@@ -95,6 +99,25 @@ class RunWatcher(threading.Thread):
         if others:
             download_all(others, self._folder)
             self._known.update(file.name for file in others)
+
+    def _usable(self, files: Iterable[RemoteFile]) -> Iterator[RemoteFile]:
+        """Yield the files by their names below the folder; one that cannot be on this disk does not hide the others."""
+        names: set[str] = set()
+        folders: set[str] = set()
+        for file in files:
+            file.name = name = file.name.removeprefix(self._prefix)
+            try:
+                above = folders_of(checked_name(name))
+                if name in folders or not names.isdisjoint(above):
+                    raise WrongValue(f"{name!r} is a file and a folder at once, or is in a file")
+            except WrongValue as error:
+                if name not in self._refused:
+                    self._refused.add(name)
+                    _log.warning("Run %s: %s", self._run.id, error.what)
+                continue
+            names.add(name)
+            folders.update(above)
+            yield file
 
     def _grow(self, file: RemoteFile) -> None:
         """Append to a local file what the remote one has more; begin anew where that has become shorter."""
