@@ -1,0 +1,107 @@
+"""The example of low priority: its machine is taken away twice, and it ends with the weights that it would have had."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from example_folders import Examples
+from job_image import environment_of, error_of, submitter, text_of, wait, wait_for
+
+if TYPE_CHECKING:
+    from azureml.core import Workspace
+    from emulator_fixtures import Emulator
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+EPOCHS = 24
+BATCHES = 8
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A training that nobody interrupted.
+
+    :param seconds: from the start of the command to its end.
+    """
+
+    weights: Any
+    seconds: float
+
+
+def run_local(examples: Examples, image: str, *words: str) -> Path:
+    """Run the example in a container, and return its run folder."""
+    examples.himl("low_priority", "run", "--local", "--image", image, *words)
+    return (examples.folder / "low_priority" / "runs" / "latest").resolve()
+
+
+@pytest.fixture(scope="module")
+def whole(examples: Examples, torch_image: str) -> Whole:
+    begun = time.monotonic()
+    folder = run_local(examples, torch_image, "sample.py", f"--epochs={EPOCHS}")
+    seconds = time.monotonic() - begun
+    return Whole(json.loads((folder / "outputs" / "weights.json").read_text()), seconds)
+
+
+def test_preempted_twice_on_this_machine(examples: Examples, torch_image: str, whole: Whole) -> None:
+    # Each time it has a second more than the whole training took, without its pauses; and the pauses alone take longer
+    # than what it has before the second kill.
+    given = whole.seconds + 1
+    pause = 2 * given / (EPOCHS * BATCHES)
+    times = f"{given:.1f}s,{given:.1f}s"
+    folder = run_local(examples, torch_image, "--preempt", times, "sample.py", f"--epochs={EPOCHS}", f"--pause={pause}")
+    user_logs = folder / "user_logs"
+    assert sorted(path.name for path in user_logs.iterdir()) == ["retry_001", "retry_002", "std_log.txt"]
+    first, last = ((user_logs / name).read_text() for name in ("std_log.txt", "retry_002/std_log.txt"))
+    assert "Starting from the beginning" in first
+    assert "Starting from outputs/checkpoints/recovery_epoch=" in last
+    assert "Trained" not in first
+    assert f"Trained {EPOCHS} epochs" in last
+    assert json.loads((folder / "outputs" / "weights.json").read_text()) == whole.weights
+
+
+@pytest.mark.emulator
+def test_preempted_twice_on_a_cluster_of_low_priority(
+    emulator: Emulator, workspace: Workspace, examples: Examples, torch_image: str, whole: Whole, tmp_path: Path
+) -> None:
+    script = (examples.folder / "low_priority" / "sample.py").read_text()
+    submit = submitter(workspace, environment_of(torch_image, "low-priority"), tmp_path)
+    run = submit(script, compute_target="low-priority", arguments=["--epochs", EPOCHS, "--pause", 0.05])
+
+    def losses() -> list[float]:
+        found = run.get_metrics("loss").get("loss", [])
+        return found if isinstance(found, list) else [found]
+
+    seen: list[float] = []
+    for _ in range(2):
+        wanted = len(seen) + 2
+        wait_for(lambda wanted=wanted: len(losses()) >= wanted, seconds=180)
+        seen = losses()
+        emulator.cli("preempt", run.id)
+    assert wait(run, seconds=180) == "Completed", error_of(run)
+    assert json.loads(text_of(run, "outputs/weights.json")) == whole.weights
+    assert "Starting from outputs/checkpoints/recovery_epoch=" in text_of(run)
+    # What had arrived before a kill is still there, and was appended to.
+    assert losses()[: len(seen)] == seen
+    assert len(losses()) > len(seen)
+    assert run.get_metrics("hyperparams")["hyperparams"]["pause"]
+    kept = [name for name in run.get_file_names() if name.startswith("outputs/checkpoints/recovery_")]
+    assert {f"outputs/checkpoints/recovery_epoch={EPOCHS - 1}.ckpt"} <= set(kept)
+
+
+def test_two_machines_find_each_other(examples: Examples, torch_image: str) -> None:
+    folder = run_local(examples, torch_image, "--nodes", "2", "sample.py", "--nodes", "2", "--epochs", "2")
+    logs = [(folder / "user_logs" / f"std_log_process_{rank:02d}.txt").read_text() for rank in range(2)]
+    lines = [next(line for line in log.splitlines() if line.startswith("Distributed training")) for log in logs]
+    address, port = (lines[0].split(", ")[index].rpartition(" = ")[2] for index in (0, 1))
+    assert port == "6105"
+    assert lines == [
+        f"Distributed training: MASTER_ADDR = {address}, MASTER_PORT = 6105, NODE_RANK = {rank}" for rank in range(2)
+    ]
+    assert "GLOBAL_RANK: 1, MEMBER: 2/2" in logs[1]
+    assert ["Trained 2 epochs" in log for log in logs] == [True, False]
+    assert (folder / "outputs" / "checkpoints" / "recovery_epoch=1.ckpt").is_file()
