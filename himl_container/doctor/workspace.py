@@ -95,15 +95,18 @@ def own_registry(workspace: Any, environ: Mapping[str, str]) -> Finding:
 
 
 def service_principal(environ: Mapping[str, str]) -> Finding | None:
-    """Check that the three variables of a service principal are all set, or none; None where none is."""
+    """Check that the three variables of a service principal are all set; None where neither its id nor its secret is.
+
+    The tenant alone is no principal: it chooses the tenant of any other login.
+    """
     names = (ENV_SERVICE_PRINCIPAL_ID, ENV_SERVICE_PRINCIPAL_PASSWORD, ENV_TENANT_ID)
     missing = [name for name in names if not environ.get(name)]
-    if len(missing) == len(names):
+    if ENV_SERVICE_PRINCIPAL_ID in missing and ENV_SERVICE_PRINCIPAL_PASSWORD in missing:
         return None
     if not missing:
         return Finding("service principal", "ok", f"all of {', '.join(names)}")
     means = "With one missing, the service principal is not used at all."
-    fix = f"Set {' and '.join(missing)} too, or none of the three."
+    fix = f"Set {' and '.join(missing)} too, or neither id nor password."
     return Finding("service principal", "error", f"{', '.join(missing)} not set", means, fix)
 
 

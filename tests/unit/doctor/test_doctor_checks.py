@@ -418,6 +418,7 @@ def test_a_service_principal_with_a_part_missing(folder: Path) -> None:
     assert complete.severity == "ok"
     assert "CANARY" not in str(complete)
     assert workspace.service_principal({}) is None
+    assert workspace.service_principal({"HIML_TENANT_ID": "t"}) is None, "the tenant of another login"
 
 
 # The emulator
