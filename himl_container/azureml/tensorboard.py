@@ -34,6 +34,15 @@ _PATIENCE = 120.0
 """Seconds in which TensorBoard must say that it is ready: the first start on a slow disk takes some."""
 _GRACE = 10.0
 _LINES = 20
+_PROGRAM = """\
+import os, sys
+here = os.getcwd()
+sys.path[:] = [place for place in sys.path if place and os.path.abspath(place) != here]
+from tensorboard.main import run_main
+run_main()
+"""
+"""TensorBoard, without its working directory among the places of modules: a run may be called like one, and what was
+copied from it must not be imported. (``PYTHONSAFEPATH`` says the same from Python 3.11 on.)"""
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -140,9 +149,8 @@ class WrappedTensorboard:
             # By names below the working directory: a path could hold the characters that separate entries.
             _log.info("Several runs are shown: TensorBoard's option --logdir_spec is used.")
             where = ["--logdir_spec", ",".join(f"{one}:{one}" for one in folders)]
-        command = [sys.executable, "-m", "tensorboard.main", *where, "--port", str(self._port), "--host", "localhost"]
-        # What was copied from a run must not be imported.
-        environ = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-c", _PROGRAM, *where, "--port", str(self._port), "--host", "localhost"]
+        environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(
             command,
             cwd=root,
