@@ -108,11 +108,13 @@ def configure(
     settings = None if source.name else settings_of(source)
     check_cluster(workspace, compute)
     target = AzureTarget(compute, input_datasets=tuple(inputs), output_datasets=tuple(outputs))
-    result = run_configuration(spec, target, None, workspace)
+    with explained("the datasets of the run"):
+        result = run_configuration(spec, target, None, workspace)
     if settings is None:
         from himl_container.azureml.environments import registered_environment
 
-        result.environment = registered_environment(workspace, source.name)
+        with explained(f"the environment {source.name}"):
+            result.environment = registered_environment(workspace, source.name)
     else:
         from himl_container.azureml.console import ConsoleReporter
 
@@ -148,7 +150,8 @@ def project_environment(
 
     image = pushed_image(settings, workspace, reporter, locked=locked, test=test)
     by_tag = settings.azureml_environment == "image-by-tag"
-    return environment_of(image, workspace, by_tag=by_tag, cache=Cache(settings.cache_dir))
+    with explained("the environment of the image"):
+        return environment_of(image, workspace, by_tag=by_tag, cache=Cache(settings.cache_dir))
 
 
 def environment_built_by_azureml(settings: Settings, workspace: Workspace) -> Environment:
@@ -156,7 +159,7 @@ def environment_built_by_azureml(settings: Settings, workspace: Workspace) -> En
     from himl_container.azureml.conda_environment import merge_conda_files, python_environment
     from himl_container.azureml.environments import register_environment
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, explained("the environment that AzureML builds"):
         file = settings.conda_files[0]
         if len(settings.conda_files) > 1:
             file = Path(folder, "environment.yml")
@@ -168,7 +171,6 @@ def environment_built_by_azureml(settings: Settings, workspace: Workspace) -> En
             workspace=workspace,
             base_image=settings.base_image,
         )
-    with explained(f"the environment {made.name}"):
         return register_environment(workspace, made)
 
 

@@ -163,9 +163,19 @@ def _write(path: Path, text: str) -> None:
         raise
 
 
+def _number(run: Run) -> int:
+    """Return a run's number without the SDK's warning that numbers may mean something else some day."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        return int(run.number)
+    finally:
+        logging.disable(before)
+
+
 def _print_frame(run: Run, experiment: Any, file: Path) -> None:
     lines = (
-        f"Successfully queued run number {run.number} (ID {run.id}) in experiment {run.experiment.name}",
+        f"Successfully queued run number {_number(run)} (ID {run.id}) in experiment {run.experiment.name}",
         f"Experiment name and run ID are available in file {file.name}",
         f"Experiment URL: {experiment.get_portal_url()}",
         f"Run URL: {run.get_portal_url()}",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from himl_container.azureml.failures import WrongValue
 from himl_container.azureml.retry import retried
+from himl_container.azureml.service_failures import explained
 from himl_container.cache import Cache
 from himl_container.errors import StorageError
 
@@ -27,13 +28,15 @@ def registry_of(workspace: Workspace, cache: Cache | None = None) -> str:
 
     :param cache: where it is kept; by default that of the settings where none are given.
     :raises WrongValue: the workspace has none yet: AzureML makes it when it first builds an image itself.
+    :raises AzureMLError: AzureML does not answer.
     """
     cache = cache or default_cache()
     key = workspace_key(workspace)
     kept = cache.read_json("memo", "workspace-registry", f"{key}.json")
     if isinstance(kept, str):
         return kept
-    resource = retried("ask for the workspace's registry", lambda: _resource(workspace))
+    with explained("the workspace's registry"):
+        resource = retried("asking for the workspace's registry", lambda: _resource(workspace))
     name = resource.rpartition("/")[2]
     if not _NAME.match(name):
         raise WrongValue(

@@ -187,3 +187,21 @@ def test_a_reason_that_cannot_be_had_does_not_hide_the_failure(
     monkeypatch.setattr(service.run, "get_details", lost)
     with pytest.raises(UnfinishedRun, match="Run exp_1_a in experiment my_exp"):
         submit(wait_for_completion=True)
+
+
+def test_the_sdk_says_nothing_about_numbers(caplog: pytest.LogCaptureFixture) -> None:
+    import logging
+
+    class Warns(Run):
+        @property
+        def number(self) -> int:  # type: ignore[override]
+            logging.getLogger("azureml.run").warning("semantics")
+            return 8
+
+        @number.setter
+        def number(self, _value: int) -> None: ...
+
+    assert submission._number(cast("Any", Warns())) == 8
+    assert "semantics" not in caplog.text
+    logging.getLogger("azureml.run").warning("afterwards")
+    assert "afterwards" in caplog.text
