@@ -92,12 +92,10 @@ def command(
     from himl_container.azureml.reach import find_way
     from himl_container.azureml.submit import quieten, submit
 
-    way = find_way(
-        emulator=defaults.switch("emulator", emulator) and not (workspace_config and not emulator),
-        config=workspace_config or defaults.folder("workspace-config", None, Path.cwd()),
-        environ=os.environ,
-        ask=asker(output),
-    )
+    if not (emulator or workspace_config):  # a flag for one of them replaces the settings of both
+        emulator = defaults.switch("emulator", False)
+        workspace_config = defaults.folder("workspace-config", None, Path.cwd())
+    way = find_way(emulator=emulator, config=workspace_config, environ=os.environ, ask=asker(output))
     quieten()
     done = submit(
         plan,
