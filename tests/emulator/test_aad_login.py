@@ -38,10 +38,14 @@ def test_service_principal(emulator: Emulator) -> None:
     assert _workspace(emulator, _principal(emulator)).name == "emulator"
 
 
-def test_interactive_login_takes_what_is_around(emulator: Emulator) -> None:
+@pytest.mark.parametrize("force", [False, True])
+def test_interactive_login_takes_what_is_around(emulator: Emulator, force: bool) -> None:
+    """It never gets as far as a browser or a device code, for which there is nothing here."""
     from azureml.core.authentication import InteractiveLoginAuthentication
 
-    assert _workspace(emulator, InteractiveLoginAuthentication()).name == "emulator"
+    tenant = emulator.installation.workspace.tenant_id
+    auth = InteractiveLoginAuthentication(force=force, tenant_id=tenant if force else None)
+    assert _workspace(emulator, auth).name == "emulator"
 
 
 def test_managed_identity(emulator: Emulator) -> None:
