@@ -153,7 +153,7 @@ class RecoveryCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the checkpoint of this epoch, if it is its turn."""
         epoch = trainer.current_epoch
-        last = trainer.should_stop or epoch + 1 == trainer.max_epochs
+        last = trainer.should_stop or epoch + 1 == trainer.max_epochs or 0 < trainer.max_steps <= trainer.global_step
         if trainer.fast_dev_run or not (last or (epoch + 1) % self.every_n_epochs == 0):
             return
         self._to_save = {"random": _of_all_processes(trainer), "metrics": _metrics_of_schedulers(trainer, pl_module)}

@@ -11,6 +11,8 @@ from typing import Any
 import kit
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parent / "ddp_script.py"
 
 

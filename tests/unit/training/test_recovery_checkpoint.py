@@ -108,6 +108,13 @@ def test_not_every_epoch_but_the_last_one(models: ModuleType, tmp_path: Path) ->
     assert names(tmp_path / "a") == ["recovery_epoch=3.ckpt", "recovery_epoch=5.ckpt"]
 
 
+def test_the_last_epoch_is_where_the_steps_end(models: ModuleType, tmp_path: Path) -> None:
+    callback = RecoveryCheckpoint(tmp_path / "a", every_n_epochs=100)
+    trainer = models.make_trainer(tmp_path, max_epochs=-1, max_steps=6, callbacks=[callback], enable_checkpointing=True)
+    trainer.fit(models.make_module(), models.data())
+    assert names(tmp_path / "a") == ["recovery_epoch=1.ckpt"]
+
+
 def test_the_checkpoint_of_an_earlier_training_does_not_displace_newer_ones(models: ModuleType, tmp_path: Path) -> None:
     train(models, tmp_path / "a")
     (tmp_path / "a" / "recovery_epoch=5.ckpt").rename(tmp_path / "recovery_epoch=99.ckpt")
