@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from himl_container.azureml.constants import AML_IGNORE_FILE
 from himl_container.azureml.failures import WrongValue
+from himl_container.errors import StorageError
 
 if TYPE_CHECKING:
     from himl_container.launch.snapshot import Snapshot
@@ -32,7 +33,7 @@ def append_to_amlignore(lines_to_append: Sequence[str], amlignore: Path | None =
     more. Without lines nothing is touched.
 
     :param amlignore: ``.amlignore`` of the current folder by default.
-    :raises WrongValue: a line is more than one.
+    :raises WrongValue: a line is more than one. :raises StorageError: the file cannot be read or written.
     """
     if any("\n" in line or "\r" in line or "\0" in line for line in lines_to_append):
         raise WrongValue("a line of .amlignore cannot have a line break in it")
@@ -41,7 +42,7 @@ def append_to_amlignore(lines_to_append: Sequence[str], amlignore: Path | None =
         return
     path = amlignore or Path(AML_IGNORE_FILE)
     path = Path(os.path.realpath(path))  # a link stays one
-    before = path.read_bytes() if path.exists() else None
+    before = _read(path)
     old = before if before is not None else _git_ignored(path)
     try:
         _write(path, b"\n".join([*([old.removesuffix(b"\n")] if old else []), *map(os.fsencode, lines_to_append)]))
@@ -129,9 +130,23 @@ def _git_ignored(amlignore: Path) -> bytes:
     return git.read_bytes() if git.is_file() else b""
 
 
+def _read(path: Path) -> bytes | None:
+    """Return a file's content; None where it is not there."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"the ignore file cannot be read: {error.strerror}", where=str(path)) from error
+
+
 def _write(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; one that was there keeps its mode."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    except OSError as error:
+        what = f"what is left out of the snapshot cannot be written: {error.strerror}"
+        raise StorageError(what, where=str(path), hint="AzureML reads it from this file alone.") from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -148,5 +163,7 @@ def _alone(path: Path) -> Iterator[None]:
     from himl_container.azureml.workspace_registry import default_cache
 
     key = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
-    with default_cache().lock(f"amlignore-{key}"):
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(StorageError, OSError):  # a cache that cannot be written is no reason not to submit
+            stack.enter_context(default_cache().lock(f"amlignore-{key}"))
         yield

@@ -101,7 +101,8 @@ def submit_to_azure_if_needed(  # noqa: PLR0917  # hi-ml's signature
     :param entry_script: by default the script that is running.
     :param aml_workspace: by default that of ``workspace_config_file``, else of the nearest ``config.json``.
     :param snapshot_root_directory: all of it becomes part of the run; the current folder by default.
-    :param script_params: arguments of the script; by default those that it has, without ``--azureml``.
+    :param script_params: arguments of the script; by default, and where the list is empty, those that it has, without
+        ``--azureml``.
     :param conda_environment_file: of what the run's image is made; by default the project's (``conda-files``), else
         the nearest ``environment.yml``.
     :param aml_environment_name: a registered environment, in place of such an image.

@@ -27,7 +27,8 @@ def create_script_run(
     :param snapshot_root_directory: everything in it becomes part of the run; the current folder by default.
     :param entry_script: absolute, or relative to that folder; by default the script that is running. ``-m module``
         starts a module.
-    :param script_params: by default those of the script that is running, without ``--azureml``.
+    :param script_params: by default, and where the list is empty, those of the script that is running, without
+        ``--azureml``.
     :raises WrongValue: the script is outside of the folder.
     """
     from azureml.core import ScriptRunConfig
@@ -40,8 +41,7 @@ def create_script_run(
     else:
         root = Path(snapshot_root_directory).absolute()
         _say(f"All files in this folder go to AzureML: {root}")
-    given = list(script_params) if script_params is not None else own_parameters()
-    parameters = [str(word) for word in given]
+    parameters = [str(word) for word in script_params or own_parameters()]
     if entry_script is not None and str(entry_script).startswith(MODULE):
         module = str(entry_script)[len(MODULE) :].strip()
         _say(f"This command will be run in AzureML: python -m {module} {' '.join(parameters)}")

@@ -231,8 +231,12 @@ def environment(submitted: tuple[Any, str], workspace: Workspace) -> Environment
 @pytest.mark.parametrize(
     ("script", "words", "told"),
     [
-        ("raise SystemExit(3)", {}, "Failed: "),
-        ("import time; time.sleep(600)", {"max_run_duration": "2s"}, "2"),
+        ("raise SystemExit(3)", {}, "Failed: The script ended with exit code 3"),
+        (
+            "import time; time.sleep(600)",
+            {"max_run_duration": "2s"},
+            "Canceled: The run was canceled: the maximum duration",
+        ),
         ("import time; time.sleep(600)", {"after_submission": lambda run: run.cancel()}, "Canceled"),
     ],
     ids=["fails", "out-of-time", "cancelled"],
@@ -256,7 +260,7 @@ def test_a_run_that_does_not_complete_while_we_wait(
             "cpu-cluster",
             "sub/end.py",
             workspace,
-            script_params=[],
+            script_params=["x"],
             aml_environment_name=environment.name,
             ignored_folders=["y"],
             submit_to_azureml=True,

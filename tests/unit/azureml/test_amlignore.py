@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from himl_container.azureml.amlignore import append_to_amlignore, left_out, taken_exactly, with_ignored
+from himl_container.errors import StorageError
 from himl_container.launch.snapshot import scan
 
 
@@ -95,6 +96,31 @@ def test_gitignore_is_not_switched_off(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("*.tmp\n")
     with append_to_amlignore(["more"], tmp_path / ".amlignore"):
         assert (tmp_path / ".amlignore").read_text() == "*.tmp\nmore"
+
+
+@pytest.mark.parametrize("place", [".amlignore", "nowhere/.amlignore"])
+def test_what_cannot_be_read_or_written(tmp_path: Path, place: str) -> None:
+    (tmp_path / ".amlignore").mkdir()
+    with pytest.raises(StorageError, match=place), append_to_amlignore(["a"], tmp_path / place):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == [".amlignore"]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_words: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    with pytest.raises(StorageError, match="Permission denied"), append_to_amlignore(["a"], tmp_path / ".amlignore"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_no_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "train.py", ".git/config", "file")
+    monkeypatch.setenv("HIML_CONTAINER_CACHE_DIR", str(tmp_path / "file"))
+    with with_ignored(tmp_path, ["file"]) as snapshot:
+        assert sdk_takes(tmp_path) == [file.path for file in snapshot.files] == ["train.py"]
 
 
 def test_a_line_is_one_line(tmp_path: Path) -> None:

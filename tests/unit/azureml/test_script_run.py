@@ -53,8 +53,10 @@ def test_a_root_by_another_name(tmp_path: Path) -> None:
     assert script_path(tmp_path / "link", tmp_path / "real" / "x.py") == "x.py"
 
 
-def test_no_arguments_are_none(tmp_path: Path) -> None:
-    assert create_script_run(tmp_path, "x.py", []).arguments == []
+@pytest.mark.parametrize("given", [None, []])
+def test_no_arguments_are_those_of_the_running_script(tmp_path: Path, given: list[str] | None) -> None:
+    """As hi-ml's documentation says: "If empty (or None, the default)"."""
+    assert create_script_run(tmp_path, "x.py", given).arguments == ["--a", "1", "--azureml=x"]
 
 
 def test_a_module(tmp_path: Path) -> None:
