@@ -55,7 +55,7 @@ def checked_name(name: str) -> str:
     if any(part in {"", ".", ".."} for part in parts) or "\\" in name or _has_control(name) or parts[0].endswith(":"):
         raise WrongValue(
             f"The name of a remote file is not a path below a folder: {name!r}",
-            hint="Nothing was written for it. Give it another name where it was made.",
+            hint="Nothing was transferred for it. Give it another name where it was made.",
         )
     return name
 

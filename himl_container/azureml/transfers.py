@@ -172,12 +172,14 @@ def upload_to_datastore(  # noqa: PLR0917  # hi-ml's
     if not folder.is_dir():
         raise WrongType("local_path must be a directory", where=str(folder))
     from himl_container.azureml.datastore_files import blob_datastore, container_client, list_blobs
+    from himl_container.azureml.remote_files import checked_name
     from himl_container.azureml.transfer_progress import progress_of
     from himl_container.azureml.uploads import upload_all
     from himl_container.azureml.workspace import get_workspace
 
     base = _remote_folder(remote_path)
-    files = [(path, base + path.relative_to(folder).as_posix()) for path in _files_below(folder)]
+    # A name that no download would take is refused here, before anything is sent.
+    files = [(path, base + checked_name(path.relative_to(folder).as_posix())) for path in _files_below(folder)]
     datastore = blob_datastore(get_workspace(aml_workspace, workspace_config_path), datastore_name, "upload to")
     with container_client(datastore) as client:
         there = frozenset() if overwrite else frozenset(entry.name for entry in list_blobs(client, base))

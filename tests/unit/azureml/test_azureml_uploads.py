@@ -192,3 +192,12 @@ def test_only_folders_are_uploaded(tmp_path: Path) -> None:
         assert isinstance(error.value, TypeError)
     with pytest.raises(WrongValue, match="not a path below a folder"):
         upload_to_datastore("store", tmp_path, Path("../x"))
+
+
+@pytest.mark.parametrize("name", [b"a\\b", b"line\nbreak", b"not utf-8 \xff"])
+def test_names_that_no_download_would_take(tmp_path: Path, name: bytes) -> None:
+    (tmp_path / "good").write_bytes(b"1")
+    (tmp_path / os.fsdecode(name)).write_bytes(b"1")
+    # No workspace is asked for: nothing is sent.
+    with pytest.raises(WrongValue, match="not a path below a folder"):
+        upload_to_datastore("store", tmp_path, Path("remote"))
