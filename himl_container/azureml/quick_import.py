@@ -8,6 +8,7 @@ itself keeps numpy, whose numbers it may log to the run afterwards; any other pr
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -37,7 +38,7 @@ def import_sdk(optional: Sequence[str] | None = None) -> ModuleType:
         optional = _OPTIONAL if is_our_command() else ()
     if "azureml.core" in sys.modules or not optional:
         return importlib.import_module("azureml.core")
-    with _left_out(optional):
+    with _left_out(optional), _without_collection():
         # What a submission imports when it is under way would come without the exceptions above.
         importlib.import_module("azureml._run_impl.run_history_facade")
         return importlib.import_module("azureml.core")
@@ -65,6 +66,18 @@ def _left_out(optional: Sequence[str]) -> Iterator[None]:
         for name in absent:
             if sys.modules.get(name, False) is None:
                 del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Look for no garbage among 2,000 modules, of which none goes away: a fourteenth of the import's time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _LaterFinder(importlib.abc.MetaPathFinder):
