@@ -46,7 +46,7 @@ class Examples:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
             check=False,
         )
         assert done.returncode == 0, f"{example}/{script} {arguments}\n{done.stdout}\n{done.stderr}"
@@ -54,7 +54,7 @@ class Examples:
 
     def himl(self, example: str, *arguments: str, environ: Mapping[str, str] | None = None) -> str:
         """Run ``himl-container`` in an example's folder to its good end, and return what it printed."""
-        return kit.Cli(self.folder / example, self.environ)(*arguments, environ=environ, timeout=300).stdout
+        return kit.Cli(self.folder / example, self.environ)(*arguments, environ=environ, timeout=900).stdout
 
 
 @pytest.fixture(scope="session")
