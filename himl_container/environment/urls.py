@@ -17,6 +17,10 @@ _URL = r"[A-Za-z][A-Za-z0-9+.-]*://\S*"
 _TOKEN_PATH = r"/t/[^/?#\s]+"  # noqa: S105 - of Conda's tokens
 _PORT = r"(?:[^:]*|\[[0-9A-Fa-f:.%]*\])(?::[0-9]*)?"
 _HASH = r"(?:md5|sha1|sha224|sha256|sha384|sha512)=[0-9a-fA-F]+"
+_REQUEST = r"(\burl: )(/\S*)"
+"""How urllib3 names what it could not get: without scheme and host."""
+_KEY = r"(?i)((?<![\w-])sig=|\baccountkey=|\bsharedaccess(?:key|signature)=)[^\s&;,'\")]+"
+"""Of a signed address, and of Azure's connection strings."""
 _CLOSERS = "'\")]}>,;."
 _HEADER = r"(?i)(\b(?:proxy-)?authorization\W{1,4}(?:(?:basic|bearer|token)\s+)?|\bbearer\s+)[^\s'\"]+"
 
@@ -57,10 +61,14 @@ def redact(url: str) -> str:
 
 
 def scrub(text: str) -> str:
-    """Return a text with :func:`redact` applied to each URL in it, and without the values of authorization headers."""
+    """Return a text with :func:`redact` applied to each URL in it, without values of authorization headers and keys."""
     if "://" in text:
         text = re.sub(_URL, _scrub_one, text)
+    if "url: /" in text:
+        text = re.sub(_REQUEST, _scrub_request, text)
     lower = text.lower()
+    if any(word in lower for word in ("sig=", "accountkey=", "sharedaccess")):
+        text = re.sub(_KEY, rf"\1{_MASK}", text)
     return re.sub(_HEADER, rf"\1{_MASK}", text) if "authorization" in lower or "bearer" in lower else text
 
 
@@ -69,6 +77,11 @@ def _scrub_one(found: re.Match[str]) -> str:
     starts = [place.start() for place in re.finditer(_SCHEME, found[0])]
     pieces = [found[0][start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
     return "".join(_scrub_piece(piece) for piece in pieces)
+
+
+def _scrub_request(found: re.Match[str]) -> str:
+    host = "https://host"
+    return found[1] + _scrub_piece(host + found[2]).removeprefix(host)
 
 
 def _scrub_piece(piece: str) -> str:

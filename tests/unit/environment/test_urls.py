@@ -51,6 +51,27 @@ def test_headers() -> None:
     assert CANARY not in scrub(f"Proxy-Authorization: {CANARY}")
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            f"Max retries exceeded with url: /c/x?sv=1&sig={CANARY}%2B&se=1 (Caused by NewConnectionError)",
+            "Max retries exceeded with url: /c/x?sv=***&sig=***&se=*** (Caused by NewConnectionError)",
+        ),
+        (f"with url: /t/{CANARY}/c/repodata.json (Caused by", "with url: /t/***/c/repodata.json (Caused by"),
+        (
+            f"DefaultEndpointsProtocol=https;AccountName=x;AccountKey={CANARY}==;EndpointSuffix=e",
+            "DefaultEndpointsProtocol=https;AccountName=x;AccountKey=***;EndpointSuffix=e",
+        ),
+        (f"the signature 'sv=1&se=2&sig={CANARY}%3D' expired", "the signature 'sv=1&se=2&sig=***' expired"),
+        (f"SharedAccessSignature=sv=1&sig={CANARY}; x", "SharedAccessSignature=***&sig=***; x"),
+        ("train.py --sig=5 --design=6 url: /help", "train.py --sig=5 --design=6 url: /help"),
+    ],
+)
+def test_keys_outside_of_urls(text: str, shown: str) -> None:
+    assert scrub(text) == shown
+
+
 SAFE = st.text(string.ascii_letters + string.digits + "._~-", min_size=1, max_size=8)
 # What people type unencoded; "/", "?" and "#" end the authority for every program, so they cannot be in a login.
 SLOPPY = st.text(string.ascii_letters + string.digits + "._~-!$&'()*+,;=:@%\"<>|", max_size=8)
