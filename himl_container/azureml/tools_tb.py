@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -29,13 +30,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     if not 0 <= args.port <= _LARGEST_PORT:
         raise WrongValue(f"{args.port} is not a port.", where="--port")
-    folder = log_folder(args.log_dir)
+    remote, local = log_folders(args.log_dir)
     runs = selected_runs(args)
     for run in runs:
         print(f"Run {run.id} of experiment {run.experiment.name}", flush=True)  # noqa: T201
     from himl_container.azureml.tensorboard import WrappedTensorboard
 
-    board = WrappedTensorboard(folder.as_posix(), runs=runs, local_root=Path.cwd() / folder, port=args.port)
+    board = WrappedTensorboard(remote, runs=runs, local_root=local, port=args.port)
     with _Signals() as signals:
         try:
             print(f"TensorBoard is at {board.start()}", flush=True)  # noqa: T201
@@ -51,19 +52,22 @@ def console() -> NoReturn:
     told(main)
 
 
-def log_folder(log_dir: Path) -> Path:
-    """Return the folder of the event files, the same below the runs and below the current folder.
+def log_folders(log_dir: Path) -> tuple[str, Path]:
+    """Return the folder of the event files in the runs, and the one here for the copies.
 
-    :raises WrongValue: it is not below the current folder.
+    Both have the same path below the runs' folder and the current one. A folder elsewhere has only its last part in
+    the runs: ``/scratch/logs`` is for what is in ``logs`` there.
+
+    :raises WrongValue: it has no name.
     """
     here = Path.cwd()
-    if log_dir.is_absolute():
-        if not log_dir.is_relative_to(here):
-            raise WrongValue(f"'{log_dir}' is not in the subpath of '{here}'", where="--log_dir")
-        log_dir = log_dir.relative_to(here)
-    if ".." in log_dir.parts:
-        raise WrongValue(f"'{log_dir}' leads out of the current folder", where="--log_dir")
-    return log_dir
+    local = Path(os.path.normpath(here / log_dir))
+    if local == here:
+        return "", local
+    remote = local.relative_to(here).as_posix() if local.is_relative_to(here) else local.name
+    if not remote:
+        raise WrongValue(f"'{log_dir}' cannot be a folder of runs", where="--log_dir")
+    return remote, local
 
 
 def _parser() -> argparse.ArgumentParser:

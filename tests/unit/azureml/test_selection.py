@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
@@ -164,13 +165,27 @@ def test_flags_of_the_documentation() -> None:
     assert tools_download._parser().parse_args([]).output_dir == Path("outputs")
 
 
-def test_log_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("log_dir", "remote", "local"),
+    [
+        ("logs", "logs", "logs"),
+        ("outputs/logs/", "outputs/logs", "outputs/logs"),
+        ("./a/../logs", "logs", "logs"),
+        (".", "", "."),
+        ("../logs", "logs", "../logs"),
+        ("/elsewhere/tb", "tb", "/elsewhere/tb"),
+    ],
+)
+def test_log_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_dir: str, remote: str, local: str) -> None:
     monkeypatch.chdir(tmp_path)
-    assert tools_tb.log_folder(Path("outputs/logs")) == Path("outputs/logs")
-    assert tools_tb.log_folder(tmp_path / "logs") == Path("logs")
-    for wrong in (Path("/elsewhere"), Path("../logs")):
-        with pytest.raises(ValueError, match="log"):
-            tools_tb.log_folder(wrong)
+    expected = Path(os.path.normpath(tmp_path / local))
+    assert tools_tb.log_folders(Path(log_dir)) == (remote, expected)
+    assert tools_tb.log_folders(expected) == (remote, expected)
+
+
+def test_the_root_is_no_folder_of_logs() -> None:
+    with pytest.raises(WrongValue, match="cannot be a folder of runs"):
+        tools_tb.log_folders(Path("/"))
 
 
 def test_mistakes_are_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
