@@ -50,8 +50,8 @@ Requires-Dist: azureml-core>=1.61
 _WHEEL = "Wheel-Version: 1.0\nGenerator: job_wheel.py\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 _SCRIPTS = """\
 [console_scripts]
-himl-download = himl_container.azureml.tools_download:main
-himl-tb = himl_container.azureml.tools_tb:main
+himl-download = himl_container.azureml.tools_download:console
+himl-tb = himl_container.azureml.tools_tb:console
 """
 
 

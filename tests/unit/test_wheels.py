@@ -84,8 +84,8 @@ def test_every_source_is_in_the_wheel(wheel: Path) -> None:
 def test_programs_of_the_wheel(wheel: Path) -> None:
     assert programs(wheel) == {
         "himl-container": "himl_container.cli.main:main",
-        "himl-download": "himl_container.azureml.tools_download:main",
-        "himl-tb": "himl_container.azureml.tools_tb:main",
+        "himl-download": "himl_container.azureml.tools_download:console",
+        "himl-tb": "himl_container.azureml.tools_tb:console",
     }
     for place in programs(wheel).values():
         module, _, name = place.partition(":")
