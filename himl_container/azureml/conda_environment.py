@@ -1,7 +1,7 @@
 """The old way: AzureML builds the image of a run itself, of the Conda dependencies.
 
-It takes half an hour where ours takes minutes, and what comes out is not tested. It is kept for workspaces whose
-clusters can pull nothing but what AzureML has built, and for scripts that call these functions.
+The build happens in the cloud, when the run is submitted, and what comes out is not tested. It is kept for workspaces
+whose clusters can pull nothing but what AzureML has built, and for scripts that call these functions.
 """
 
 from __future__ import annotations
