@@ -38,14 +38,12 @@ def command(
 ) -> None:
     """Fetch the files of a run in AzureML: outputs, logs. What is there already is not fetched again."""
     from himl_container.azureml.service_failures import explained
-    from himl_container.azureml.transfers import download_files_from_run_id, get_run_file_names
+    from himl_container.azureml.transfers import download_run_files, get_run_file_names
 
-    run, _ = find_run(reference, output, emulator=emulator, workspace_config=workspace_config)
-    target = folder or Path("outputs") / run.id
+    run, chosen = find_run(reference, output, emulator=emulator, workspace_config=workspace_config)
+    target = folder or Path("outputs") / chosen.run  # as it was asked for, not as it was answered
     with explained(f"the files of run {run.id}"):
         names = get_run_file_names(run, prefix)
-        download_files_from_run_id(
-            run.id, target, prefix=prefix, workspace=run.experiment.workspace, validate_checksum=True
-        )
+        download_run_files(run, target, prefix, validate_checksum=True, reporter=output.reporter)
     output.reporter.info(f"{len(names)} file{'s are' if len(names) != 1 else ' is'} in {target}")
     output.result({"run": run.id, "folder": str(target.absolute()), "files": names}, "")
