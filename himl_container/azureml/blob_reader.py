@@ -29,8 +29,11 @@ _TIMEOUT = (20.0, 60.0)
 _FORBIDDEN, _MISSING, _CHANGED, _NO_SUCH_RANGE = 403, 404, 412, 416
 
 
-class InterruptedTransfer(ConnectionError):  # noqa: N818
+class InterruptedTransfer(AzureMLError, ConnectionError):  # noqa: N818
     """The connection was lost, or brought something else than was sent; another try may do better."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, hint="Look at the network, and try again: what has arrived is kept.")
 
 
 class ChangedFile(AzureMLError):  # noqa: N818

@@ -134,13 +134,15 @@ def download_from_datastore(  # noqa: PLR0917  # hi-ml's
     """
     from himl_container.azureml.datastore_files import blob_datastore, container_client, list_blobs, remote_files
     from himl_container.azureml.downloads import DownloadOptions, download_all
+    from himl_container.azureml.service_failures import explained
     from himl_container.azureml.transfer_progress import progress_of
     from himl_container.azureml.workspace import get_workspace
 
     workspace = get_workspace(aml_workspace, workspace_config_path)
-    datastore = blob_datastore(workspace, datastore_name, "download from")
-    with container_client(datastore) as client:
-        names = [entry.name for entry in list_blobs(client, str(file_prefix))]
+    with explained(f"the datastore {datastore_name}"):
+        datastore = blob_datastore(workspace, datastore_name, "download from")
+        with container_client(datastore) as client:
+            names = [entry.name for entry in list_blobs(client, str(file_prefix))]
     if not names:
         _log.warning("No file in the datastore '%s' has a path that begins with '%s'.", datastore_name, file_prefix)
     done = download_all(
@@ -173,6 +175,7 @@ def upload_to_datastore(  # noqa: PLR0917  # hi-ml's
         raise WrongType("local_path must be a directory", where=str(folder))
     from himl_container.azureml.datastore_files import blob_datastore, container_client, list_blobs
     from himl_container.azureml.remote_files import checked_name
+    from himl_container.azureml.service_failures import explained
     from himl_container.azureml.transfer_progress import progress_of
     from himl_container.azureml.uploads import upload_all
     from himl_container.azureml.workspace import get_workspace
@@ -180,11 +183,13 @@ def upload_to_datastore(  # noqa: PLR0917  # hi-ml's
     base = _remote_folder(remote_path)
     # A name that no download would take is refused here, before anything is sent.
     files = [(path, base + checked_name(path.relative_to(folder).as_posix())) for path in _files_below(folder)]
-    datastore = blob_datastore(get_workspace(aml_workspace, workspace_config_path), datastore_name, "upload to")
-    with container_client(datastore) as client:
-        there = frozenset() if overwrite else frozenset(entry.name for entry in list_blobs(client, base))
-        reporter = progress_of(show_progress)
-        done = upload_all(files, client, overwrite=overwrite, there=there, reporter=reporter)
+    workspace = get_workspace(aml_workspace, workspace_config_path)
+    with explained(f"the datastore {datastore_name}"):
+        datastore = blob_datastore(workspace, datastore_name, "upload to")
+        with container_client(datastore) as client:
+            there = frozenset() if overwrite else frozenset(entry.name for entry in list_blobs(client, base))
+            reporter = progress_of(show_progress)
+            done = upload_all(files, client, overwrite=overwrite, there=there, reporter=reporter)
     _log.info("Uploaded %d files to '%s'; %d were there already.", done.files, datastore_name, done.kept)
 
 
