@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from himl_container.azureml.retry import retried
@@ -51,8 +50,7 @@ class Fetch(Protocol):
         """Return at most a piece of what is there from ``start`` on."""
 
 
-@dataclass(frozen=True)
-class RunEnd:
+class RunEnd(NamedTuple):
     """How a run stands.
 
     :param status: AzureML's word. :param reason: what AzureML says of a failure; empty where it says nothing.

@@ -103,7 +103,7 @@ def plan_submission(request: SubmitRequest, settings: Settings, *, cwd: Path, en
     if len(tags) > _MAX_TAGS:
         raise InputError(f"{len(tags)} tags are more than AzureML takes ({_MAX_TAGS})", where="--tag")
     spec = LaunchSpec(
-        name=friendly_name(Path(request.script).stem or "run"),
+        name=friendly_name(_stem(request)),
         image=ImageRef(""),
         command=command,
         arguments=request.arguments,
@@ -132,6 +132,13 @@ def plan_submission(request: SubmitRequest, settings: Settings, *, cwd: Path, en
         snapshot,
         search=_search(defaults.folder("search", request.search, cwd)),
     )
+
+
+def _stem(request: SubmitRequest) -> str:
+    """Return what names a run: the script, or the module that is run."""
+    if request.script == "-m" and request.arguments:
+        return request.arguments[0].rpartition(".")[2]
+    return Path(request.script).stem
 
 
 def _runnable(command: tuple[str, ...]) -> tuple[str, ...]:

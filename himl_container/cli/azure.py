@@ -75,13 +75,18 @@ def read_run(chosen: Chosen, *, output: Output, emulator: bool, workspace_config
 
     :raises MissingRun: the workspace has no such run.
     """
+    from himl_container.azureml.failures import MissingRun
     from himl_container.azureml.runs import get_run_by_id
     from himl_container.azureml.service_failures import explained
 
     way = way_for(output, emulator=emulator, workspace_config=workspace_config, chosen=chosen)
     workspace = open_way(way, output)
     with explained(f"run {chosen.run}"):
-        return get_run_by_id(workspace, chosen.run)
+        found = get_run_by_id(workspace, chosen.run)
+        experiment = str(found.experiment.name)
+    if chosen.experiment and chosen.experiment != experiment:
+        raise MissingRun(f"run {chosen.run} is in the experiment {experiment!r}, and not in {chosen.experiment!r}")
+    return found
 
 
 def way_for(output: Output, *, emulator: bool, workspace_config: Path | None, chosen: Chosen | None = None) -> Way:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from himl_container.cli.output import Output
 
 INTERRUPTED = 130
+_SHOWN = 5
 
 
 def wait_for(run: Run, output: Output, *, show: bool, value: Mapping[str, object]) -> int:
@@ -40,7 +41,7 @@ def wait_for(run: Run, output: Output, *, show: bool, value: Mapping[str, object
     follower = Follower(run, write, tell=output.reporter.info)
     try:
         with explained(f"run {run.id}"):
-            end = follower.follow()
+            end = with_children(run, follower.follow())
     except KeyboardInterrupt:
         output.reporter.warn(
             f"no longer waiting; the run goes on. 'himl-container cancel {run.id}' ends it, "
@@ -49,6 +50,19 @@ def wait_for(run: Run, output: Output, *, show: bool, value: Mapping[str, object
         return INTERRUPTED
     tell_end(end, output, value)
     return 0
+
+
+def with_children(run: Run, end: RunEnd) -> RunEnd:
+    """Return how a run ended, its children counted in: a search completes although some of its runs have failed.
+
+    Those that an early termination has cancelled did what they should.
+    """
+    if not end.completed or getattr(run, "type", "") != "hyperdrive":
+        return end
+    failed = [child.id for child in run.get_children() if child.get_status() == "Failed"]
+    if not failed:
+        return end
+    return end._replace(status="Failed", reason=f"{len(failed)} of its runs failed: {', '.join(failed[:_SHOWN])}")
 
 
 def tell_end(end: RunEnd, output: Output, value: Mapping[str, object]) -> None:

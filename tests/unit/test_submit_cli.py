@@ -276,3 +276,22 @@ def test_help_needs_no_sdk(command: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("statuses", "failed"),
+    [(["Completed", "Canceled"], ""), (["Completed", "Failed"], "1 of its runs failed: child_1")],
+)
+def test_a_search_whose_runs_fail(statuses: list[str], failed: str) -> None:
+    run = run_with("Completed")
+    run.type = "hyperdrive"
+    run.get_children = lambda: [
+        SimpleNamespace(id=f"child_{number}", get_status=lambda status=status: status)
+        for number, status in enumerate(statuses)
+    ]
+    if not failed:
+        assert following.wait_for(run, Output(_Told()), show=False, value={}) == 0
+        return
+    with pytest.raises(RunFailedError, match=failed):
+        following.wait_for(run, Output(_Told()), show=False, value={})
