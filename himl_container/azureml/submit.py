@@ -21,7 +21,7 @@ from himl_container.config.images import has_host
 from himl_container.errors import StorageError
 
 if TYPE_CHECKING:
-    from azureml.core import Environment, Run, Workspace
+    from azureml.core import Environment, Run, RunConfiguration, Workspace
 
     from himl_container.azureml.reach import Way
     from himl_container.azureml.request import SubmitPlan
@@ -62,7 +62,7 @@ def submit(
 ) -> Submitted:
     """Submit a plan once.
 
-    The cluster is looked for before an image is built: a name that is misspelt should not cost the build.
+    Cluster and datasets are looked for before an image is built: a name that is misspelt should not cost the build.
 
     :param way: to the workspace. :param environ: gets the variables of the emulator; ``os.environ`` but for tests.
     :param test: without, an image that was never tested will do.
@@ -82,9 +82,11 @@ def submit(
     workspace = open_quickly(names)
     _check_cluster(workspace, plan.target.compute)
     with _sdk_prints(sys.stderr if quiet else sys.stdout), staged(plan.snapshot, environ) as snapshot:
+        configuration = _configuration(plan, workspace)
         image, environment = _environment(settings, workspace, reporter, locked=locked, test=test)
+        configuration.environment = environment
         with snapshot.described(environ):
-            run = _queue(plan, snapshot.folder, environment, workspace)
+            run = _queue(plan, snapshot.folder, configuration, workspace)
     record = Record(
         run=run.id,
         experiment=run.experiment.name,
@@ -158,12 +160,18 @@ def _environment(
         return image, environment_of(image, workspace, by_tag=by_tag, cache=Cache(settings.cache_dir))
 
 
-def _queue(plan: SubmitPlan, folder: Path, environment: Environment, workspace: Workspace) -> Run:
-    from himl_container.azureml.submission import queue_run
-    from himl_container.azureml.translate import run_configuration, script_run
+def _configuration(plan: SubmitPlan, workspace: Workspace) -> RunConfiguration:
+    """Return the run as AzureML takes it, but for its environment."""
+    from himl_container.azureml.translate import run_configuration
 
     with explained("the datasets of the run"):
-        configuration = run_configuration(plan.spec, plan.target, environment, workspace)
+        return run_configuration(plan.spec, plan.target, None, workspace)
+
+
+def _queue(plan: SubmitPlan, folder: Path, configuration: RunConfiguration, workspace: Workspace) -> Run:
+    from himl_container.azureml.submission import queue_run
+    from himl_container.azureml.translate import script_run
+
     config: Any = script_run(configuration, str(folder))
     if plan.search is not None:
         from himl_container.azureml.search_file import hyperdrive_config
