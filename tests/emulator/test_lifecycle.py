@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -29,6 +28,15 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "it's a folder"
     yield path
     emulator_cli(path, "stop")
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """An emulator that the tests of this file leave as it is, in a folder with a name that needs quoting."""
+    place = tmp_path_factory.mktemp("steady")
+    folder = place / "it's a folder"
+    yield start_emulator(folder, place / "home")
+    emulator_cli(folder, "stop")
 
 
 def _result(done: Any) -> dict[str, Any]:
@@ -83,11 +91,10 @@ def test_killed_at_once_after_an_answer(folder: Path, tmp_path: Path) -> None:
     assert not any(ProcessId(item["pid"], item["began"]).alive() for item in children.values())
 
 
-def test_azurite_saves_sooner_than_by_itself(folder: Path, tmp_path: Path) -> None:
+def test_azurite_saves_sooner_than_by_itself(steady: Emulator) -> None:
     """What was stored is in Azurite's tables long before the five seconds after which it writes them by itself."""
-    running = start_emulator(folder, tmp_path / "home")
-    blobs, container, name = _blob(running, "saved.txt")
-    tables = folder / "azurite" / "__azurite_db_blob__.json"
+    blobs, container, name = _blob(steady, "saved.txt")
+    tables = steady.folder / "azurite" / "__azurite_db_blob__.json"
     blobs.put(container, name, b"content")
     limit = time.monotonic() + 4
     while b"saved.txt" not in tables.read_bytes():
@@ -95,11 +102,10 @@ def test_azurite_saves_sooner_than_by_itself(folder: Path, tmp_path: Path) -> No
         time.sleep(0.02)
 
 
-def test_one_emulator_a_folder(folder: Path, tmp_path: Path) -> None:
-    running = start_emulator(folder, tmp_path / "home")
-    done = emulator_cli(folder, "start", "--detach", "--port", "0", expect=73)
-    assert f"an emulator runs in this folder already at port {running.port}" in done.stderr
-    done = emulator_cli(folder, "reset", "--yes", expect=73)
+def test_one_emulator_a_folder(steady: Emulator) -> None:
+    done = steady.cli("start", "--detach", "--port", "0", expect=73)
+    assert f"an emulator runs in this folder already at port {steady.port}" in done.stderr
+    done = steady.cli("reset", "--yes", expect=73)
     assert "runs in this folder" in done.stderr
 
 
@@ -153,27 +159,25 @@ def test_foreground_ends_with_ctrl_c(folder: Path) -> None:
     assert not (folder / "children.json").exists()
 
 
-def test_variables_for_a_shell(folder: Path, tmp_path: Path) -> None:
+def test_variables_for_a_shell(steady: Emulator) -> None:
     """The lines can be evaluated whatever the folder is called, and taken back."""
-    start_emulator(folder, tmp_path / "home")
-    shown = emulator_cli(folder, "env").stdout
+    shown = steady.cli("env").stdout
     script = f'{shown}\nprintf "%s\\n" "$HIML_EMULATOR_CONFIG" "$no_proxy"'
     environ = {"PATH": os.environ["PATH"]}
     done = subprocess.run(["sh", "-euc", script], capture_output=True, text=True, check=True, env=environ)
-    assert done.stdout.splitlines() == [str(folder / "config.json"), "127.0.0.1,localhost"]
-    undone = emulator_cli(folder, "env", "--unset").stdout
+    assert done.stdout.splitlines() == [str(steady.config), "127.0.0.1,localhost"]
+    undone = steady.cli("env", "--unset").stdout
     done = subprocess.run(["sh", "-euc", f"{shown}\n{undone}\nenv"], capture_output=True, check=True, env=environ)
     assert not any(line.startswith((b"AZURE", b"MSI_", b"https_")) for line in done.stdout.splitlines())
 
 
-def test_exec(folder: Path, tmp_path: Path) -> None:
-    running = start_emulator(folder, tmp_path / "home")
+def test_exec(steady: Emulator) -> None:
     script = "import os, sys; print(os.environ['https_proxy'], os.environ['no_proxy'], sys.argv[1:]); sys.exit(7)"
     words = ("exec", "--", sys.executable, "-c", script, "--port", "x y")
     cli = kit.Cli(Path.cwd(), kit.clean_environ(no_proxy="internal.example"))
-    done = cli("emulator", words[0], "--data-dir", folder, *words[1:], expect=7)
-    assert done.stdout.strip() == f"{running.address} internal.example,127.0.0.1,localhost ['--port', 'x y']"
-    done = emulator_cli(folder, "exec", "--", "no-such-program", expect=65)
+    done = cli("emulator", words[0], "--data-dir", steady.folder, *words[1:], expect=7)
+    assert done.stdout.strip() == f"{steady.address} internal.example,127.0.0.1,localhost ['--port', 'x y']"
+    done = steady.cli("exec", "--", "no-such-program", expect=65)
     assert "no-such-program" in done.stderr
 
 
@@ -215,16 +219,14 @@ def test_damaged_state(folder: Path) -> None:
     assert "emulator reset" in done.stderr
 
 
-def test_two_emulators_know_nothing_of_each_other(emulator: Emulator, folder: Path, tmp_path: Path) -> None:
+def test_two_emulators_know_nothing_of_each_other(emulator: Emulator, steady: Emulator) -> None:
     """A token, a certificate and a storage account of one are nothing to the other."""
     import requests
 
-    other = start_emulator(folder, tmp_path / "home")
-    client = other.session()
+    client = steady.session()
     client.headers["Authorization"] = emulator.headers()["Authorization"]
     answer = client.get("https://management.azure.com/subscriptions", timeout=60)
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "InvalidAuthenticationToken")
     client.verify = emulator.variables["REQUESTS_CA_BUNDLE"]
     with pytest.raises(requests.exceptions.SSLError):
         client.get("https://management.azure.com/subscriptions", timeout=60)
-    shutil.rmtree(other.home, ignore_errors=True)

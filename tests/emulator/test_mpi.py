@@ -44,7 +44,8 @@ while len([name for name in os.listdir("/dev/shm") if name.startswith("local-")]
     assert time.time() < until
     time.sleep(0.05)
 print("rank", rank, "local", local, socket.gethostname(), len(os.listdir("/dev/shm")))
-if "OMPI_COMM_WORLD_RANK" in os.environ:  # once is enough: the import takes seconds
+# The first and the last one are enough: the import takes seconds of a processor.
+if "OMPI_COMM_WORLD_RANK" in os.environ and rank in (0, size - 1):
     from azureml.core import Run
     Run.get_context().log_row("hello", rank=rank)
 """
@@ -78,7 +79,7 @@ def test_processes_of_several_nodes_meet(submit: Submit, kind: str) -> None:
     assert hosts[0] == hosts[1] != hosts[2] == hosts[3]
     assert {f"outputs/rank-{rank}" for rank in range(4)} <= set(run.get_file_names())
     if kind == "mpi":
-        assert sorted(run.get_metrics()["hello"]["rank"]) == [0, 1, 2, 3]
+        assert sorted(run.get_metrics()["hello"]["rank"]) == [0, 3]
 
 
 def test_the_first_process_that_fails_ends_the_others(submit: Submit) -> None:
