@@ -156,22 +156,34 @@ def project_environment(
 
 def environment_built_by_azureml(settings: Settings, workspace: Workspace) -> Environment:
     """Return the registered environment of a project's Conda files that AzureML is to build."""
-    from himl_container.azureml.conda_environment import merge_conda_files, python_environment
     from himl_container.azureml.environments import register_environment
 
-    with tempfile.TemporaryDirectory() as folder, explained("the environment that AzureML builds"):
+    with explained("the environment that AzureML builds"):
+        return register_environment(workspace, environment_to_build(settings, workspace))
+
+
+def environment_to_build(settings: Settings, workspace: Workspace | None) -> Environment:
+    """Return the environment of a project's Conda files that AzureML is to build; it is not registered.
+
+    :param workspace: where wheels are uploaded; without one, they are left out, and nothing is asked of anybody.
+    :raises WrongValue: there is no Conda file, or one is none.
+    """
+    from himl_container.azureml.conda_environment import merge_conda_files, python_environment
+
+    if not settings.conda_files:
+        raise _no_environment()
+    with tempfile.TemporaryDirectory() as folder:
         file = settings.conda_files[0]
         if len(settings.conda_files) > 1:
             file = Path(folder, "environment.yml")
             merge_conda_files(list(settings.conda_files), file)
-        made = python_environment(
+        return python_environment(
             file,
             indexes=settings.pip_extra_index_urls,
             wheels=settings.wheels,
             workspace=workspace,
             base_image=settings.base_image,
         )
-        return register_environment(workspace, made)
 
 
 def settings_of(source: EnvironmentSource) -> Settings:
@@ -190,8 +202,12 @@ def settings_of(source: EnvironmentSource) -> Settings:
     }
     settings = load_settings(flags, cwd=Path.cwd(), environ=os.environ)
     if not settings.conda_files:
-        raise WrongValue(NO_ENVIRONMENT, hint="Write an environment.yml: himl-container init.")
+        raise _no_environment()
     return settings
+
+
+def _no_environment() -> WrongValue:
+    return WrongValue(NO_ENVIRONMENT, hint="Write an environment.yml: himl-container init.")
 
 
 def description(

@@ -16,10 +16,12 @@ from himl_container.launch.spec import ImageRef, redacted
 if TYPE_CHECKING:
     from himl_container.azureml.datasets import DatasetConfig
     from himl_container.azureml.request import SubmitPlan
+    from himl_container.settings import Settings
 
 WORKSPACE_REGISTRY = "REGISTRY-OF-THE-WORKSPACE"
 LATER = "KNOWN-WHEN-THE-IMAGE-IS-PUSHED"
-"""Stand for what is not known before the registry is asked."""
+WITH_THE_WHEELS = "KNOWN-WHEN-THE-WHEELS-ARE-UPLOADED"
+"""Stand for what is not known before the registry or the workspace is asked."""
 
 
 def request_as_json(plan: SubmitPlan) -> dict[str, object]:
@@ -100,17 +102,21 @@ def _configuration(plan: SubmitPlan, image: ImageRef) -> dict[str, Any]:
     from himl_container.azureml.quick_import import import_sdk
 
     import_sdk()
-    from azureml.core import Environment
     from azureml.core._serialization_utils import _serialize_to_dict
 
+    from himl_container.azureml.configuration import environment_to_build
     from himl_container.azureml.environments import image_environment
     from himl_container.azureml.translate import run_configuration
 
-    environment = Environment("built-by-azureml") if is_built_there(plan.settings) else image_environment(image)
+    built_there = is_built_there(plan.settings)
+    environment = environment_to_build(plan.settings, None) if built_there else image_environment(image)
     # Without datasets no workspace is looked into.
     target = dataclasses.replace(plan.target, input_datasets=(), output_datasets=())
     result: dict[str, Any] = _serialize_to_dict(run_configuration(plan.spec, target, environment, None))
-    result["environment"]["version"] = LATER  # it is made of the digest
+    if built_there:
+        _complete(result["environment"], plan.settings)
+    else:
+        result["environment"]["version"] = LATER  # it is made of the digest
     variables = result.get("environmentVariables")
     if isinstance(variables, dict):
         result["environmentVariables"] = dict(redacted(tuple(variables.items())))
@@ -118,6 +124,20 @@ def _configuration(plan: SubmitPlan, image: ImageRef) -> dict[str, Any]:
         value = result.get(key)
         result[key] = [scrub(word) for word in value] if isinstance(value, list) else scrub(value) if value else value
     return result
+
+
+def _complete(environment: dict[str, Any], settings: Settings) -> None:
+    """Hide logins to private indexes, and name the wheels, whose addresses are known when they are uploaded."""
+    dependencies = environment["python"]["condaDependencies"]["dependencies"]
+    sections = [item for item in dependencies if isinstance(item, dict)]
+    for section in sections:
+        section["pip"] = [scrub(line) for line in section.get("pip") or ()]
+    if settings.wheels:
+        environment["name"] = WITH_THE_WHEELS
+        if not sections:
+            sections = [{"pip": []}]
+            dependencies += sections
+        sections[-1]["pip"] += [f"{wheel.name} ({WITH_THE_WHEELS})" for wheel in settings.wheels]
 
 
 def _data(config: DatasetConfig, variable: str, copied: str) -> dict[str, object]:

@@ -184,7 +184,29 @@ def test_what_would_be_sent(source: Path, settings: Settings) -> None:
     assert "INPUT_0        iris of the default datastore, version 2, mount" in text
 
 
-def test_what_would_be_sent_is_json_to_the_last_value(source: Path, settings: Settings) -> None:
+def test_what_azureml_would_build_is_json_to_the_last_value(source: Path, settings: Settings) -> None:
+    (source / "environment.yml").write_text("dependencies:\n- python=3.12\n- pip:\n  - numpy==1.26\n")
+    (source / "more.yml").write_text("dependencies:\n- scipy\n")
+    settings = replace(
+        settings,
+        conda_files=(source / "environment.yml", source / "more.yml"),
+        wheels=(source / "ours-1-py3-none-any.whl",),
+        pip_extra_index_urls=("https://me:hidden@private.example/simple",),
+        base_image="base:1",
+    )
     made = plan(SubmitRequest("train.py", build_in_azureml=True), settings, source)
     value = json.loads(json.dumps(request_as_json(made)))
     assert value["launch"]["image"] == "built by AzureML"
+    environment = value["configuration"]["environment"]
+    *conda, section = environment["python"]["condaDependencies"]["dependencies"]
+    assert conda == ["python=3.12", "scipy"]
+    assert section["pip"][:2] == ["numpy==1.26", "--index-url https://private.example/simple"]
+    assert section["pip"][-1].startswith("ours-1-py3-none-any.whl")
+    assert environment["docker"]["baseImage"] == "base:1"
+    assert "hidden" not in request_as_text(value)
+
+
+def test_nothing_that_azureml_could_build(source: Path, settings: Settings) -> None:
+    made = plan(SubmitRequest("train.py", build_in_azureml=True), settings, source)
+    with pytest.raises(InputError, match=r"himl-container init"):
+        request_as_json(made)
