@@ -102,7 +102,9 @@ class AzureMLProgressBar(ProgressBar):
         if self.write_to_logging_info:
             _log.info(line)
         else:
-            print(line, file=sys.stdout, flush=True)  # noqa: T201  # what this class is for
+            # Text and line end at once: unbuffered, print() writes twice, and the standard error may come in between.
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
 
 
 class _Progress:
