@@ -30,7 +30,7 @@ check: ## formatting, lint, types, import contracts
 docs: ## the documentation site, into build/site; fails at the first warning, and needs no network
 	@scripts/setup.sh --no-docker
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict 2>&1 | { grep -v '^INFO' || true; }; exit $${PIPESTATUS[0]}
-	@echo "build/site/index.html"
+	@echo "build/site/index.html; with its search: $(BIN)/python -m http.server --directory build/site"
 
 bench: setup ## measure against a plain Dockerfile; writes build/bench.json
 	PYTHONPATH=scripts:tests $(BIN)/python -m bench $(BENCH_ARGS)
