@@ -60,15 +60,16 @@ def blob_datastore(workspace: Workspace, datastore_name: str, action: str) -> Az
 
 def container_client(datastore: AzureBlobDatastore) -> ContainerClient:
     """Return a client of the datastore's container. It does not try again by itself: our callers do."""
-    from azure.storage.blob import ContainerClient
+    from himl_container.azureml.blob_library import blob_library
 
     credential = datastore.sas_token or {
         "account_name": str(datastore.account_name),
         "account_key": str(datastore.account_key),
     }
-    return ContainerClient(
+    client: ContainerClient = blob_library().ContainerClient(
         _account(datastore), str(datastore.container_name), credential=credential, retry_total=0, retry_connect=0
     )
+    return client
 
 
 def list_blobs(client: ContainerClient, prefix: str) -> list[BlobEntry]:
@@ -113,16 +114,17 @@ class _Signature:
         return self._value
 
     def _made(self) -> str:
-        from azure.storage.blob import ContainerSasPermissions, generate_container_sas
+        from himl_container.azureml.blob_library import blob_library
 
-        store = self._datastore
-        return generate_container_sas(
+        library, store = blob_library(), self._datastore
+        signature = library.generate_container_sas(
             str(store.account_name),
             str(store.container_name),
             account_key=str(store.account_key),
-            permission=ContainerSasPermissions(read=True),
+            permission=library.ContainerSasPermissions(read=True),
             expiry=self._end,
         )
+        return str(signature)
 
 
 def _account(datastore: AzureBlobDatastore) -> str:

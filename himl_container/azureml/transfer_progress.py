@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -13,8 +14,12 @@ if TYPE_CHECKING:
 
 
 def progress_of(show: bool) -> Reporter:
-    """Return what shows progress: a bar where it is wanted and standard error is a terminal, else nothing."""
-    return BarReporter() if show and sys.stderr.isatty() else SilentReporter()
+    """Return what shows progress: a bar where it is wanted and standard error is a terminal, else nothing.
+
+    The wheel for jobs does without rich, and jobs without terminals.
+    """
+    wanted = show and sys.stderr.isatty() and importlib.util.find_spec("rich") is not None
+    return BarReporter() if wanted else SilentReporter()
 
 
 class BarReporter(SilentReporter):

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from himl_container.azureml.blob_library import blob_library
 from himl_container.azureml.crew import Crew, Task
 from himl_container.azureml.download_work import Count
 from himl_container.azureml.failures import WrongValue
@@ -109,10 +110,10 @@ class _Work:
         return [functools.partial(self._digest, large), *blocks]
 
     def _put(self, name: str, data: bytes) -> None:
-        from azure.storage.blob import ContentSettings
-
         blob = self._container.get_blob_client(name)
-        settings = ContentSettings(content_md5=bytearray(hashlib.md5(data, usedforsecurity=False).digest()))
+        settings = blob_library().ContentSettings(
+            content_md5=bytearray(hashlib.md5(data, usedforsecurity=False).digest())
+        )
         self._unless_there(
             name,
             lambda: blob.upload_blob(
@@ -164,12 +165,12 @@ class _Work:
                 return
         _check_unchanged(large.path, large.before)
         from azure.core import MatchConditions
-        from azure.storage.blob import BlobBlock, ContentSettings
 
+        library = blob_library()
         blob = self._container.get_blob_client(large.name)
         conditions: dict[str, Any] = {} if self._overwrite else {"match_condition": MatchConditions.IfMissing}
-        blocks = [BlobBlock(block_id=name) for name in large.ids]
-        settings = ContentSettings(content_md5=bytearray(large.md5))
+        blocks = [library.BlobBlock(block_id=name) for name in large.ids]
+        settings = library.ContentSettings(content_md5=bytearray(large.md5))
         self._unless_there(large.name, lambda: blob.commit_block_list(blocks, content_settings=settings, **conditions))
 
     def _unless_there(self, name: str, action: Callable[[], object]) -> None:

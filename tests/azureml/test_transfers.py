@@ -109,7 +109,13 @@ def test_a_second_download_sends_nothing(run: Run, tmp_path: Path) -> None:
     assert (again.files, again.kept, again.size) == (1, len(FILES) - 1, 0)
 
 
-def test_there_and_back(workspace: Workspace, tmp_path: Path, remote: str) -> None:
+@pytest.mark.parametrize("library", ["azure.storage.blob", "the SDK's copy"])
+def test_there_and_back(
+    workspace: Workspace, tmp_path: Path, remote: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With Azure's library, and in an image that has none but the copy in azureml-core."""
+    if library != "azure.storage.blob":
+        monkeypatch.setitem(sys.modules, "azure.storage.blob", None)
     data = {"a.txt": b"a", "sub__b": os.urandom(17 << 20), "sub__deep__ü +%.bin": b"c", "empty": b""}
     source = write(tmp_path / "source", **data)
     upload_to_datastore(STORE, source, Path(remote) / "x", aml_workspace=workspace, show_progress=True)
