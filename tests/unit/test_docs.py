@@ -6,6 +6,8 @@ import ast
 import functools
 import re
 import shlex
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,6 +173,22 @@ def unknown_words(words: list[str]) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_commands_and_flags_exist(page: Path) -> None:
     assert [(words, wrong) for words in command_lines(page) if (wrong := unknown_words(words))] == []
+
+
+@functools.cache
+def flags_of(program: str) -> frozenset[str]:
+    done = subprocess.run(
+        [Path(sys.executable).parent / program, "--help"], capture_output=True, text=True, timeout=60, check=True
+    )
+    return frozenset(re.findall(r"(?<![\w-])--?[a-z][\w-]*", done.stdout))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_flags_of_hi_mls_programs_exist(page: Path) -> None:
+    text = "\n".join([*blocks(page, "console", "bash", "text", ""), *re.findall(r"`([^`\n]*)`", prose(page))])
+    for program in ("himl-tb", "himl-download"):
+        for rest in re.findall(rf"(?:^|[\s$]){program}\b([^\n#]*)", text, re.MULTILINE):
+            assert set(re.findall(r"(?<=\s)--[a-z_-]+", rest)) <= flags_of(program), rest
 
 
 def test_the_check_of_commands_finds_what_is_wrong() -> None:
