@@ -110,16 +110,25 @@ def _of_experiment(workspace: Any, name: str, count: int) -> Iterator[Row]:
                 hint="'himl-container runs' lists what was submitted from this machine.",
             )
         for run in itertools.islice(found[0].get_runs(), count):
-            details = run._run_dto if hasattr(run, "_run_dto") else None
-            created = str(getattr(details, "created_utc", "") or "")
+            # What the listing itself says: a look at each run would be a request.
+            listed = run._run_dto
             yield {
                 "run": run.id,
                 "experiment": name,
                 "status": str(run.status),
-                "submitted": created[:19],
-                "script": str(getattr(details, "script_name", "") or ""),
+                "submitted": _local_time(listed.get("created_utc")),
+                "script": str(listed.get("script_name") or ""),
                 "workspace": workspace.name,
             }
+
+
+def _local_time(when: object) -> str:
+    """Return a time of AzureML's (UTC) as the user's clock shows it; empty for none."""
+    from datetime import datetime
+
+    if isinstance(when, str):
+        when = datetime.fromisoformat(when.replace("Z", "+00:00"))
+    return when.astimezone().isoformat(sep=" ", timespec="seconds") if isinstance(when, datetime) else ""
 
 
 def _row(record: Record, status: str) -> Row:
@@ -133,7 +142,6 @@ def _as_text(rows: list[Row]) -> str:
     if not rows:
         return "Nothing was submitted from this machine yet."
     cells = [
-        (row["run"], row["status"] or "?", row["submitted"][:19].replace("T", " "), plain(row["script"], longest=40))
-        for row in rows
+        (row["run"], row["status"] or "?", row["submitted"][:19], plain(row["script"], longest=40)) for row in rows
     ]
     return "\n".join(table([("RUN", "STATUS", "SUBMITTED", "SCRIPT"), *cells], indent=""))

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,9 @@ def test_from_submission_to_files(cli: kit.Cli, workspace: Workspace) -> None:
     assert (cli.cwd / "outputs" / run.id / "outputs" / "model.txt").read_text() == "model"
     listed = result_of(cli("runs", "--json"))["runs"]
     assert (listed[0]["run"], listed[0]["status"]) == (run.id, "Completed")
+    listed = result_of(cli("runs", "--json", "--emulator", "--experiment", "cli_first"))["runs"]
+    assert [(row["run"], row["status"]) for row in listed] == [(run.id, "Completed")]
+    assert datetime.fromisoformat(listed[0]["submitted"]).tzinfo is not None
     verified = result_of(cli("verify", "--json", run.id))
     assert verified["agree"]
     assert {part["part"] for part in verified["parts"] if part["state"] == "found"} == {
