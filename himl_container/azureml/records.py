@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from himl_container.azureml.failures import MissingRun
 from himl_container.cache import Cache
 
 LATEST = "latest"
+_RUN_ID = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,255}"
+"""What AzureML takes as a run's id; it becomes a part of addresses and the name of a folder."""
 _FOLDER = "submitted"
 
 
@@ -118,7 +121,7 @@ def choose_run(text: str, records: Records, *, cwd: Path) -> Chosen:
             )
         return Chosen(newest[0].run, newest[0].experiment, newest[0])
     experiment, separator, run = text.rpartition(EXPERIMENT_RUN_SEPARATOR)
-    if not run or (separator and not experiment) or ":" in experiment or not run.isprintable() or "/" in run:
+    if (separator and not experiment) or ":" in experiment or not re.fullmatch(_RUN_ID, run):
         raise MissingRun(f"{text!r} is not the name of a run", hint="Write its id, EXPERIMENT:ID, or 'latest'.")
     record = records.find(run)
     return Chosen(run, experiment or (record.experiment if record else ""), record)

@@ -79,7 +79,7 @@ def test_a_run_by_its_id(records: Records, tmp_path: Path) -> None:
     assert choose_run("x:unknown", records, cwd=tmp_path) == Chosen("unknown", "x", None)
 
 
-@pytest.mark.parametrize("text", ["a:b:c", ":a", "a:", "a/b", "a\nb", "../a"])
+@pytest.mark.parametrize("text", ["a:b:c", ":a", "a:", "a/b", "a\nb", "../a", "..", ".", "x:..", "a\\b", "a?b", "a b"])
 def test_what_is_no_run(records: Records, tmp_path: Path, text: str) -> None:
     with pytest.raises(MissingRun, match="is not the name of a run"):
         choose_run(text, records, cwd=tmp_path)
