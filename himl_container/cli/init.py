@@ -60,9 +60,9 @@ def _text(starter: Starter, folder: Path, *, dry_run: bool) -> str:
         "",
         "Next:",
         *([f"  cd {shlex.quote(str(folder))}"] if folder != Path() else []),
-        "  himl-container run --local sample.py                          # locks, builds, tests, and runs in the image",
-        "  himl-container submit --azureml --cluster NAME sample.py      # the same on a cluster of your workspace",
-        "  himl-container submit --azureml --emulator sample.py          # or on a workspace on this machine",
+        "  himl-container run --local sample.py                       # locks, builds, tests, and runs in the image",
+        "  himl-container submit --azureml --cluster NAME sample.py   # the same on a cluster of your workspace",
+        "  himl-container submit --azureml --emulator --cluster cpu-cluster sample.py   # or of one on this machine",
     ]
     return "\n".join(lines)
 

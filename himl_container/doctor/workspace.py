@@ -143,7 +143,7 @@ def _nowhere(error: HimlError) -> Finding:
     three = f"{ENV_SUBSCRIPTION_ID}, {ENV_RESOURCE_GROUP} and {ENV_WORKSPACE_NAME}"
     fix = (
         f"Put the config.json of your workspace (Azure portal, its overview) into this folder or one above, or set "
-        f"{three}. Without Azure: 'himl-container submit --emulator'."
+        f"{three}. Without Azure: 'himl-container submit --azureml --emulator'."
     )
     return Finding("workspace named", "skipped", "no config.json, and no variables", _NO_SUBMISSION, fix)
 

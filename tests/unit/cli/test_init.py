@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -224,3 +225,19 @@ def test_the_pythons_are_those_that_the_tool_supports() -> None:
 
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f'requires-python = ">={write.PYTHONS[0]},<3.{int(write.PYTHONS[-1][2:]) + 1}"' in text
+
+
+def test_what_is_printed_as_next_can_be_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HIML_CONTAINER_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    assert init("new") == 0
+    printed = capsys.readouterr().out
+    commands = [
+        shlex.split(line, comments=True)[1:] for line in printed.splitlines() if "himl-container submit" in line
+    ]
+    assert ["--emulator" in words for words in commands] == [False, True]
+    monkeypatch.chdir(tmp_path / "new")
+    for words in commands:
+        assert main.run([*words[:1], "--dry-run", *words[1:]]) == 0, capsys.readouterr().err
