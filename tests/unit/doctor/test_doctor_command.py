@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -130,3 +131,13 @@ def test_everything_that_is_wrong_has_a_meaning_and_a_fix(
     assert not result["ok"]
     assert not (tmp_path / "not").exists()
     assert all(one["fix"] and one["means"] for one in found.values() if one["severity"] in ("warning", "error"))
+
+
+def test_the_page_of_the_doctor_has_every_check() -> None:
+    from kit import ROOT
+
+    page = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "himl_container/doctor").glob("*.py"))
+    named = set(re.findall(r'(?:Finding\(|check = |space\()\s*"([a-z\' -]+)"', sources))
+    assert len(named) >= 15
+    assert [name for name in named if f"`{name}`" not in page and name != "himl-container"] == []
