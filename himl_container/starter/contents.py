@@ -22,7 +22,7 @@ SAMPLE = '''\
 
     python {script}
     himl-container run --local {script} --darts 1000000
-    himl-container submit --azureml {script} --darts 1000000
+    himl-container submit --azureml --cluster NAME {script} --darts 1000000
 """
 
 import argparse
