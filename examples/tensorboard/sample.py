@@ -23,13 +23,13 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between two (default: 1)")
     args = parser.parse_args()
 
-    # himl-tb looks into "outputs" by default. What is there is uploaded while the run goes on.
-    with SummaryWriter(str(run_info.output_folder), flush_secs=1) as writer:
+    # himl-tb looks into "logs" by default. What is there is uploaded while the run goes on.
+    with SummaryWriter(str(run_info.logs_folder), flush_secs=1) as writer:
         for step in range(args.points):
             writer.add_scalar("wave", math.sin(step / 10), step)
             writer.flush()
             time.sleep(args.pause)
-    print(f"{args.points} points are in outputs")
+    print(f"{args.points} points are in logs")
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def test_a_run_that_writes_for_tensorboard(
     run = latest(submitted, "tensorboard", workspace)
     run.wait_for_completion()
     assert run.experiment.name == "tensorboard_live"
-    run.download_files(prefix="outputs/", output_directory=str(tmp_path))
+    run.download_files(prefix="logs/", output_directory=str(tmp_path))
     (events,) = tmp_path.rglob("events.out.tfevents.*")
     assert events.stat().st_size > 0
 

@@ -64,12 +64,15 @@ def test_flowers_that_travel_in_the_snapshot(in_container: Examples, number: str
 
 
 @pytest.mark.parametrize(
-    ("number", "words"),
-    [("9", ["training.py", "--epochs=2"]), ("tensorboard", ["sample.py", "--points=2", "--pause=0"])],
+    ("number", "words", "folder"),
+    [
+        ("9", ["training.py", "--epochs=2"], "outputs"),
+        ("tensorboard", ["sample.py", "--points=2", "--pause=0"], "logs"),
+    ],
 )
-def test_what_tensorboard_shows(in_container: Examples, number: str, words: list[str]) -> None:
+def test_what_tensorboard_shows(in_container: Examples, number: str, words: list[str], folder: str) -> None:
     in_container.himl(number, "run", "--local", *words)
-    (events,) = outputs(in_container, number).rglob("events.out.tfevents.*")
+    (events,) = (outputs(in_container, number).parent / folder).rglob("events.out.tfevents.*")
     assert events.stat().st_size > 0
 
 

@@ -72,8 +72,8 @@ def test_the_training_that_another_script_submits_runs_here_too(tmp_path: Path) 
 
 def test_the_curve_that_tensorboard_shows(tmp_path: Path) -> None:
     printed = run(EXAMPLES / "tensorboard" / "sample.py", "--points", "4", "--pause", "0", cwd=tmp_path)
-    assert "4 points are in outputs" in printed
-    points = scalars(tmp_path / "outputs", "wave")
+    assert "4 points are in logs" in printed
+    points = scalars(tmp_path / "logs", "wave")
     assert [step for step, _ in points] == [0, 1, 2, 3]
     assert points[3][1] == pytest.approx(0.29552)
 
