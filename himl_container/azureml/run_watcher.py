@@ -17,7 +17,7 @@ from himl_container.azureml.failures import WrongValue
 from himl_container.azureml.remote_files import RemoteFile, checked_name, folders_of, local_path
 from himl_container.azureml.retry import is_transient, one_line, retried
 from himl_container.azureml.run_files import files_of_run
-from himl_container.errors import HimlError
+from himl_container.errors import AzureMLError, HimlError
 
 if TYPE_CHECKING:
     from azureml.core import Run
@@ -93,7 +93,10 @@ class RunWatcher(threading.Thread):
         for file in self._usable(files_of_run(self._run, self._prefix)):
             self._check()
             if is_of_events(file.name):
-                self._grow(file)
+                try:
+                    self._grow(file)
+                except AzureMLError as error:  # of this file: it keeps no other waiting, and has another look
+                    _log.warning("Run %s: %s", self._run.id, error.what)
             elif everything or file.name not in self._known:
                 others.append(file)
         if others:
