@@ -187,7 +187,9 @@ def _refuse_same(choices: tuple[DataChoice, ...], where: str) -> None:
         key = (choice.registered.strip("/"), choice.version)
         if key in seen:
             raise InputError(
-                f"{seen[key]!r} and {choice.name!r} are both the dataset {choice.registered!r}", where=where
+                f"{seen[key]!r} and {choice.name!r} are both the dataset {choice.registered!r}",
+                where=where,
+                hint="Leave one of them out, or give one another version.",
             )
         seen[key] = choice.name
 

@@ -27,8 +27,8 @@ _PATH = click.Path(path_type=Path)
 @environment_options
 @output_options
 @click.option("--local", is_flag=True, help="Run on this machine.")
-@click.option("--dataset", "datasets", metavar="NAME=FOLDER", multiple=True, help="Input folder. Repeatable.")
-@click.option("--output", "outputs", metavar="NAME=FOLDER", multiple=True, help="Output folder. Repeatable.")
+@click.option("--dataset", "datasets", metavar="NAME=FOLDER[,...]", multiple=True, help="Input folder. Repeatable.")
+@click.option("--output", "outputs", metavar="NAME=FOLDER[,...]", multiple=True, help="Output folder. Repeatable.")
 @click.option("--env", metavar="K=V", multiple=True, help="Variable; K alone passes the caller's on. Repeatable.")
 @click.option("--shm-size", metavar="SIZE", help="Size of /dev/shm. Default: 2g, as AzureML.")
 @click.option("--gpus", metavar="auto|none|all|N", help="GPUs. Default: auto, all that there are.")

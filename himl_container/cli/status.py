@@ -41,9 +41,15 @@ def command(output: Output, workspace_config: Path | None, emulator: bool, refer
         "image": chosen.record.image if chosen.record else "",
         "portal": run.get_portal_url(),
     }
-    lines = [f"{name:<10} {plain(str(item), longest=2000)}" for name, item in value.items() if item not in (None, "")]
+    lines = [line for name, item in value.items() if item not in (None, "") for line in _lines(name, str(item))]
     if output.as_json:
         output.result(value, "")
     else:
         # A result passes through the filter for credentials, and takes what follows the '?' of an address for one.
         click.echo("\n".join(lines))
+
+
+def _lines(name: str, text: str) -> list[str]:
+    """Return a value with its name; further lines of it stand below the first."""
+    first, *rest = [plain(line, longest=2000) for line in text.splitlines()] or [""]
+    return [f"{name:<10} {first}", *(f"{'':<10} {line}" for line in rest)]

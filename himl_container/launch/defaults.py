@@ -92,7 +92,8 @@ class RunDefaults:
         for text in given:
             choice = parse_choice(text, kind, where=f"--{kind}", base=cwd)
             if choice.name in seen:
-                raise InputError(f"the name {choice.name!r} is given twice", where=f"--{kind}")
+                hint = "Leave one of them out; 'name=' says what it is called in AzureML, should both be meant."
+                raise InputError(f"the name {choice.name!r} is given twice", where=f"--{kind}", hint=hint)
             seen.add(choice.name)
             result[choice.name] = choice
         return tuple(result.values())
