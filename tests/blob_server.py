@@ -23,6 +23,7 @@ class Blob:
     data: bytes
     modified: float = 1_700_000_000
     has_md5: bool = True
+    encoding: str = ""
 
     @property
     def etag(self) -> str:
@@ -107,6 +108,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         }
         headers |= {"x-ms-blob-content-md5": _md5(blob.data)} if blob.has_md5 else {}
         headers |= {"Content-MD5": _md5(body)} if asked.checked else {}
+        headers |= {"Content-Encoding": blob.encoding} if blob.encoding else {}
         if fault.damage:
             body = bytes([body[0] ^ 1]) + body[1:]
         if fault.cut is not None:

@@ -81,18 +81,20 @@ class Piece:
         :param check: compare them with the MD5 that the answer has.
         :raises InterruptedTransfer: they are not all there, or not those that were sent.
         """
-        import requests
+        from urllib3.exceptions import HTTPError
 
         digest, count = hashlib.md5(usedforsecurity=False), 0
+        # As stored: a file that was uploaded with a Content-Encoding must not be unpacked on the way.
+        pieces = self._answer.raw.stream(_PIECE, decode_content=False) if self.length else ()
         try:
-            for chunk in self._answer.iter_content(_PIECE):
+            for chunk in pieces:
                 count += len(chunk)
                 if count > self.length:
                     break
                 if check:
                     digest.update(chunk)
                 yield chunk
-        except (requests.RequestException, OSError) as error:
+        except (HTTPError, OSError) as error:
             raise InterruptedTransfer(f"the connection was lost after {count} bytes ({type(error).__name__})") from None
         if count != self.length:
             raise InterruptedTransfer(f"{count} bytes came where {self.length} were told")
@@ -158,7 +160,7 @@ def _piece(file: RemoteFile, answer: requests.Response, first: int, length: int)
     if status == _NO_SUCH_RANGE:  # the file ends at the range's first byte, or before it
         told = headers.get("Content-Range", "")
         size = _number(told.removeprefix("bytes */")) if told.startswith("bytes */") else first
-        return Piece(Facts(size, ""), first, 0, b"", _nothing())
+        return Piece(Facts(size, ""), first, 0, b"", answer)
     if status == _CHANGED:
         raise ChangedFile(f"{file.name} was changed while it was being downloaded")
     if status not in (200, 206):
@@ -173,17 +175,6 @@ def _piece(file: RemoteFile, answer: requests.Response, first: int, length: int)
     facts = Facts(size, headers.get("ETag", ""), _bytes(known_md5), _time(headers.get("Last-Modified", "")))
     expected = size - first if status == 200 else max(0, min(length, size - first))
     return Piece(facts, first, expected, _bytes(headers.get("Content-MD5", "")), answer)
-
-
-def _nothing() -> requests.Response:
-    """Return an answer without bytes, for what lies behind a file's end."""
-    import io
-
-    import requests
-
-    answer = requests.Response()
-    answer.raw = io.BytesIO()
-    return answer
 
 
 def _number(text: str) -> int:

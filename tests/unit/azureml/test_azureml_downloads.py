@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import gzip
 import os
 import random
 import threading
@@ -60,6 +61,16 @@ def test_every_size(server: BlobServer, tmp_path: Path, options: DownloadOptions
     umask = os.umask(0)
     os.umask(umask)
     assert {(tmp_path / "new" / name).stat().st_mode & 0o777 for name in ("small", "large")} == {0o666 & ~umask}
+
+
+@pytest.mark.parametrize("options", [DownloadOptions(), CHECK])
+def test_what_was_stored_packed_stays_packed(server: BlobServer, tmp_path: Path, options: DownloadOptions) -> None:
+    """The encoding is a property that whoever uploaded a file may have set; it says nothing about the way."""
+    for name, data in (("small", gzip.compress(b"text")), ("large", LARGE), ("no.gz", b"no gzip at all")):
+        server.blobs[name] = Blob(data, encoding="gzip")
+    download_all(server.files(), tmp_path, options)
+    for name, blob in server.blobs.items():
+        assert (tmp_path / name).read_bytes() == blob.data
 
 
 def test_continued_where_it_was_cut(server: BlobServer, tmp_path: Path) -> None:
