@@ -21,7 +21,9 @@ from himl_container.azureml.submit import for_emulator
 from himl_container.cli import following, main
 from himl_container.cli.azure import asker
 from himl_container.cli.output import Output
+from himl_container.cli.submit import chosen_workspace
 from himl_container.errors import RunFailedError
+from himl_container.launch.defaults import RunDefaults
 from himl_container.launch.snapshot import scan
 from himl_container.progress import SilentReporter
 from himl_container.settings import Settings
@@ -93,6 +95,28 @@ def test_no_runs_yet(run: Run) -> None:
 def test_what_is_refused(run: Run, words: tuple[str, ...], what: str) -> None:
     code, _, told = run("submit", "--azureml", *words)
     assert (code, what in told) == (65, True), told
+
+
+@pytest.mark.parametrize(
+    ("table", "flags", "expected"),
+    [
+        ({}, (False, None), (False, None)),
+        ({"emulator": True}, (False, None), (True, None)),
+        ({"workspace-config": "w.json"}, (False, None), (False, "w.json")),
+        ({"workspace-config": "w.json"}, (True, None), (True, None)),
+        ({"emulator": True}, (False, "flag.json"), (False, "flag.json")),
+        ({"emulator": True, "workspace-config": "w.json"}, (False, None), (True, None)),
+    ],
+)
+def test_flags_name_the_workspace_before_the_settings_do(
+    project: Path, table: dict[str, object], flags: tuple[bool, str | None], expected: tuple[bool, str | None]
+) -> None:
+    def path(name: str | None) -> Path | None:
+        return project / name if name else None
+
+    settings = Settings(project, (), project / "lock", project, run=table)
+    found = chosen_workspace(RunDefaults(settings), emulator=flags[0], workspace_config=path(flags[1]))
+    assert found == (expected[0], path(expected[1]))
 
 
 def test_a_mistake_in_a_search_has_its_line(run: Run, project: Path) -> None:
