@@ -197,6 +197,7 @@ def _submit(wanted: _Submission) -> NoReturn:
     from himl_container.azureml.configuration import configure
     from himl_container.azureml.quick_import import IN_A_SCRIPT, import_sdk
     from himl_container.azureml.script_run import create_script_run
+    from himl_container.azureml.staging import described_by_git
     from himl_container.azureml.submission import queue_run, wait_for_run
     from himl_container.azureml.workspace import get_workspace
     from himl_container.launch.script import resolve_command
@@ -218,7 +219,7 @@ def _submit(wanted: _Submission) -> NoReturn:
         to_submit = wanted.search
         to_submit._run_config = script_run  # the caller made it with a placeholder; there is no public way
     experiment = wanted.experiment or _stem(script_run)
-    with with_ignored(root, wanted.ignored) as snapshot:
+    with described_by_git(root, os.environ), with_ignored(root, wanted.ignored) as snapshot:
         check_limits(snapshot, os.environ)  # a build may have written a lock
         run = queue_run(workspace, experiment, to_submit, wanted.tags)
     if wanted.after is not None:

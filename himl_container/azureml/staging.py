@@ -39,18 +39,35 @@ class Staged:
 
         It reads these variables before it asks git itself (``_base_sdk_common/tracking``).
         """
-        values = {name: value for name, value in self._git.result().items() if not environ.get(name)}
-        values[_CEILING] = str(self.folder.parent)
-        before = {name: environ.get(name) for name in values}
-        environ.update(values)
-        try:
+        with _told(environ, {**self._git.result(), _CEILING: str(self.folder.parent)}):
             yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    environ.pop(name, None)
-                else:
-                    environ[name] = value
+
+
+@contextlib.contextmanager
+def described_by_git(root: Path, environ: MutableMapping[str, str]) -> Iterator[None]:
+    """Have the SDK say of a run what git says of a folder now.
+
+    By itself the SDK would send a login in the address of the remote repository, and take the folder for changed
+    because of the ``.amlignore`` that a submission writes.
+    """
+    with _told(environ, git_facts(root, environ)):
+        yield
+
+
+@contextlib.contextmanager
+def _told(environ: MutableMapping[str, str], values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that have no value yet, but for git's own limit, which is always set."""
+    wanted = {name: value for name, value in values.items() if name == _CEILING or not environ.get(name)}
+    before = {name: environ.get(name) for name in wanted}
+    environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                environ.pop(name, None)
+            else:
+                environ[name] = value
 
 
 @contextlib.contextmanager
@@ -84,7 +101,8 @@ def git_facts(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
         "AZUREML_GIT_REPOSITORY_URI": scrub(_git(root, environ, "ls-remote", "--get-url")),
         "AZUREML_GIT_BRANCH": _git(root, environ, "symbolic-ref", "--short", "HEAD"),
         "AZUREML_GIT_COMMIT": _git(root, environ, "rev-parse", "HEAD"),
-        "AZUREML_GIT_DIRTY": "true" if _git(root, environ, "status", "--porcelain", ".") else "",
+        # Without a word the SDK would look for itself.
+        "AZUREML_GIT_DIRTY": "true" if _git(root, environ, "status", "--porcelain", ".") else "false",
     }
     return {name: value for name, value in values.items() if value}
 

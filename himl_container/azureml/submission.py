@@ -40,7 +40,10 @@ def submit_run(  # noqa: PLR0917  # hi-ml's signature
     :raises UnfinishedRun: (a ValueError) the run for which we waited, or a child of it, did not complete.
     :raises AzureMLError: AzureML refuses it.
     """
-    run = queue_run(workspace, experiment_name, script_run_config, tags)
+    from himl_container.azureml.staging import described_by_git
+
+    with described_by_git(Path(getattr(script_run_config, "source_directory", None) or "."), os.environ):
+        run = queue_run(workspace, experiment_name, script_run_config, tags)
     if wait_for_completion:
         wait_for_run(run, show_output=wait_for_completion_show_output)
     return run
