@@ -14,8 +14,8 @@ from himl_container.cli.options import environment_options, output_options
 from himl_container.settings import Settings
 
 if TYPE_CHECKING:
-    from himl_container.launch.defaults import RunDefaults
     from himl_container.cli.output import Output
+    from himl_container.launch.defaults import RunDefaults
 
 _PATH = click.Path(path_type=Path)
 
