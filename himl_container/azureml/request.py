@@ -24,7 +24,7 @@ from himl_container.launch.spec import DEFAULT_SHM_SIZE, ImageRef, LaunchSpec, f
 
 if TYPE_CHECKING:
     from himl_container.azureml.datasets import DatasetConfig
-    from himl_container.azureml.search_file import Search
+    from himl_container.azureml.search import Search
     from himl_container.azureml.translate import AzureTarget
     from himl_container.settings import Settings
 

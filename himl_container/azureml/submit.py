@@ -174,7 +174,7 @@ def _queue(plan: SubmitPlan, folder: Path, configuration: RunConfiguration, work
 
     config: Any = script_run(configuration, str(folder))
     if plan.search is not None:
-        from himl_container.azureml.search_file import hyperdrive_config
+        from himl_container.azureml.search import hyperdrive_config
 
         config = hyperdrive_config(plan.search, config)
     return queue_run(workspace, plan.target.experiment, config, plan.target.tags)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from himl_container.azureml.search_file import EarlyTermination, Parameter, Search, hyperdrive_config, read_search
+from himl_container.azureml.search import EarlyTermination, Parameter, Search, hyperdrive_config
+from himl_container.azureml.search_file import read_search
 from himl_container.errors import InputError
 
 WHOLE = """
@@ -74,8 +75,8 @@ def test_the_smallest_file(tmp_path: Path) -> None:
 
 
 def test_what_looks_like_a_number_only_to_python_stays_text(tmp_path: Path) -> None:
-    found = read(tmp_path, SMALL.replace("[linear]", "[nan, inf, 1e3, '1e3', 1_0]"))
-    assert found.parameters[0].values == ("nan", "inf", 1000.0, "1e3", 10)
+    found = read(tmp_path, SMALL.replace("[linear]", "[nan, inf, 1e400, 1e3, '1e3', 1_0]"))
+    assert found.parameters[0].values == ("nan", "inf", "1e400", 1000.0, "1e3", 10)
 
 
 @pytest.mark.parametrize(
