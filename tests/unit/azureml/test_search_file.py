@@ -168,7 +168,7 @@ def test_bayesian_sampling_takes_no_policy(tmp_path: Path) -> None:
 def test_what_is_no_search(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError) as caught:
         read(tmp_path, text)
-    assert "docs/submitting.md" in caught.value.hint
+    assert "docs/hyperparameter-search.md" in caught.value.hint
 
 
 def test_hyperdrive_takes_it(tmp_path: Path) -> None:
