@@ -1,6 +1,6 @@
 """The AzureML SDK, imported without what a submission does not use.
 
-``import azureml.core`` brings in an HTTP client for asyncio, a client of Docker with SSH, and numpy: about a third of
+``import azureml.core`` brings in an HTTP client for asyncio, a client of Docker with SSH, and numpy: a quarter of
 its time. All three are optional to it or used by functions that are not called here. A user's script that submits
 itself keeps numpy, whose numbers it may log to the run afterwards; any other process imports the SDK as it is.
 """
