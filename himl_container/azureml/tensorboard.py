@@ -133,8 +133,9 @@ class WrappedTensorboard:
 
     @property
     def last_words(self) -> str:
-        """What the program has said last."""
-        return "\n".join(self._last)
+        """What the program has said last; its own errors alone, where it told any."""
+        errors = [line.removeprefix("ERROR: ") for line in self._last if line.startswith("ERROR: ")]
+        return "\n".join(errors or self._last)
 
     def _root(self) -> Path:
         if self._local_root is not None:

@@ -21,7 +21,9 @@ import pytest
 from browser import browser
 from job_image import Submit, submitter, text_of, wait
 
+from himl_container.azureml import tools_download
 from himl_container.azureml.tensorboard import WrappedTensorboard
+from himl_container.errors import AzureMLError
 
 if TYPE_CHECKING:
     from azureml.core import Environment, Run, Workspace
@@ -225,12 +227,10 @@ def test_a_port_that_is_taken(logged: Run, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        words = ("--run_id", logged.id, "--port", str(taken.getsockname()[1]))
-        program = Program(*words, cwd=tmp_path)
-        assert program.end() == 77
-    text = "\n".join(program.lines)
-    assert "TensorBoard did not start" in text and "--port 0" in text
-    assert "Traceback" not in text
+        board = WrappedTensorboard("logs", runs=[logged], local_root=tmp_path, port=taken.getsockname()[1])
+        with pytest.raises(AzureMLError, match=r"start:\nTensorBoard could not bind to port .*\n.*--port 0 takes any"):
+            board.start()
+    assert not board.is_running
 
 
 def test_as_an_object(logged: Run, tmp_path: Path) -> None:
@@ -250,40 +250,40 @@ def test_as_an_object(logged: Run, tmp_path: Path) -> None:
         WrappedTensorboard("logs", runs=[])
 
 
-def download(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "himl_container.azureml.tools_download", *arguments]
-    return subprocess.run(command, check=False, cwd=cwd, capture_output=True, text=True, timeout=120)
-
-
-def test_download(logged: Run, emulator: Emulator, tmp_path: Path, data: bytes) -> None:
-    work = tmp_path / "work"
-    work.mkdir()
-    (work / "most_recent_run.txt").write_text(f"tools:{logged.id}")
-    done = download("--latest_run_file", "most_recent_run.txt", cwd=work)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "Downloaded file(s) to 'outputs/most_recent_run'\n"
-    folder = work / "outputs/most_recent_run"
+def test_download(
+    logged: Run, emulator: Emulator, tmp_path: Path, data: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("most_recent_run.txt").write_text(f"tools:{logged.id}")
+    tools_download.main(["--latest_run_file", "most_recent_run.txt"])
+    assert capsys.readouterr().out == "Downloaded file(s) to 'outputs/most_recent_run'\n"
+    folder = tmp_path / "outputs/most_recent_run"
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert found == {f"logs/a/{EVENTS}", "outputs/model/weights"}
-    words = ("--run_recovery_ids", f"tools:{logged.id}", "--output_dir", "there", "--prefix", "outputs/")
-    done = download(*words, "--config_file", str(emulator.config), cwd=work)
-    assert done.returncode == 0, done.stderr
-    (file,) = [path for path in (work / "there").rglob("*") if path.is_file()]
-    assert file == work / f"there/tools{logged.id}/outputs/model/weights"
+    words = ["--run_recovery_ids", f"tools:{logged.id}", "--output_dir", "there", "--prefix", "outputs/"]
+    tools_download.main([*words, "--config_file", str(emulator.config)])
+    (file,) = [path for path in (tmp_path / "there").rglob("*") if path.is_file()]
+    assert file == tmp_path / f"there/tools{logged.id}/outputs/model/weights"
     assert file.read_bytes() == data
 
 
-def test_mistakes(logged: Run, tmp_path: Path) -> None:
-    for words, text, code in (
-        (["--run_id", logged.id, "--prefix", "nothing"], f"Couldn't download files from run {logged.id}: ", 65),
-        (["--experiment", "absent"], "No such experiment absent in workspace", 65),
-        (
-            ["--config_file", "absent.json", "--run_id", "x"],
-            "Workspace config file does not exist or cannot be read",
-            65,
-        ),
-    ):
-        done = download(*words, cwd=tmp_path)
-        assert (done.returncode, done.stdout) == (code, ""), done.stderr
-        assert text in done.stderr
-        assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("--run_id RUN --prefix nothing", "Couldn't download files from run RUN: "),
+        ("--experiment absent", "No such experiment absent in workspace"),
+        ("--config_file absent.json --run_id x", "Workspace config file does not exist or cannot be read"),
+    ],
+)
+def test_mistakes(
+    logged: Run, words: str, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As errors in Python, and in words from the program."""
+    arguments = words.replace("RUN", logged.id).split()
+    with pytest.raises(ValueError, match=text.replace("RUN", logged.id)):
+        tools_download.main(arguments)
+    monkeypatch.setattr(sys, "argv", ["himl-download", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        tools_download.console()
+    shown = capsys.readouterr()
+    assert (ended.value.code, shown.out) == (65, "")
+    assert text.replace("RUN", logged.id) in shown.err
