@@ -59,6 +59,7 @@ def python_environment(
     conda_file: Path,
     *,
     indexes: Sequence[str] = (),
+    main_index: str = "",
     wheels: Sequence[Path] = (),
     workspace: Workspace | None = None,
     base_image: str = "",
@@ -69,7 +70,7 @@ def python_environment(
     Its name is a hash of all that decides what it becomes. A wheel is uploaded under a name that has its content's
     hash in it, so that a new wheel of an old name is not taken for the old one.
 
-    :param indexes: searched before PyPI, in this order.
+    :param indexes: searched before the main one, in this order. :param main_index: in the place of PyPI.
     :param workspace: where wheels are uploaded; without one, they are left out.
     :param variables: of the environment, beside hi-ml's own five, over which they win.
     :raises MissingFile: a wheel or the Conda file is not a file.
@@ -81,8 +82,8 @@ def python_environment(
     dependencies = CondaDependencies(conda_dependencies_file_path=str(conda_file))
     all_variables = {**DEFAULT_ENVIRONMENT_VARIABLES, **(variables or {})}
     hashed = [text, base_image, str(all_variables)]
-    if indexes:
-        options = _index_options(indexes)
+    if indexes or main_index:
+        options = _index_options([*indexes, main_index or _PYPI])
         _set_options(dependencies, options)
         hashed += options
     for wheel in wheels if workspace is not None else ():
@@ -105,8 +106,8 @@ def python_environment(
 
 
 def _index_options(indexes: Sequence[str]) -> list[str]:
-    """Return pip's options for private indexes: a package that several have comes from the first."""
-    return [f"--index-url {indexes[0]}", *(f"--extra-index-url {url}" for url in (*indexes[1:], _PYPI))]
+    """Return pip's options for indexes: a package that several have comes from the first."""
+    return [f"--index-url {indexes[0]}", *(f"--extra-index-url {url}" for url in indexes[1:])]
 
 
 def _set_options(dependencies: CondaDependencies, options: Sequence[str]) -> None:

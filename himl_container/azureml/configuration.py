@@ -180,6 +180,7 @@ def environment_to_build(settings: Settings, workspace: Workspace | None) -> Env
         return python_environment(
             file,
             indexes=settings.pip_extra_index_urls,
+            main_index=settings.pip_index_url,
             wheels=settings.wheels,
             workspace=workspace,
             base_image=settings.base_image,

@@ -191,6 +191,7 @@ def test_what_azureml_would_build_is_json_to_the_last_value(source: Path, settin
         settings,
         conda_files=(source / "environment.yml", source / "more.yml"),
         wheels=(source / "ours-1-py3-none-any.whl",),
+        pip_index_url="https://mirror.example/simple",
         pip_extra_index_urls=("https://me:hidden@private.example/simple",),
         base_image="base:1",
     )
@@ -200,7 +201,11 @@ def test_what_azureml_would_build_is_json_to_the_last_value(source: Path, settin
     environment = value["configuration"]["environment"]
     *conda, section = environment["python"]["condaDependencies"]["dependencies"]
     assert conda == ["python=3.12", "scipy"]
-    assert section["pip"][:2] == ["numpy==1.26", "--index-url https://private.example/simple"]
+    assert section["pip"][:3] == [
+        "numpy==1.26",
+        "--index-url https://private.example/simple",
+        "--extra-index-url https://mirror.example/simple",
+    ]
     assert section["pip"][-1].startswith("ours-1-py3-none-any.whl")
     assert environment["docker"]["baseImage"] == "base:1"
     assert "hidden" not in request_as_text(value)
