@@ -18,7 +18,7 @@ test: ## set up, check, and run all tests
 
 test-unit: ## the tests that need neither Docker nor a network (those of training: PyTorch, if it is here)
 	@scripts/setup.sh --no-docker
-	$(PYTEST) tests/unit $(PYTEST_ARGS)
+	$(PYTEST) tests/unit -m "not network" $(PYTEST_ARGS)
 
 check: ## formatting, lint, types, import contracts
 	@scripts/setup.sh --no-docker
