@@ -57,7 +57,6 @@ class BlobServer:
     address: str = ""
     blobs: dict[str, Blob] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
-    sent: int = 0
     fault: Callable[[Asked], Fault | None] = lambda asked: None
     signature: str = SIGNATURE
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -117,8 +116,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._head(206, headers)
         with contextlib.suppress(OSError):
             self.wfile.write(body)
-        with state.lock:
-            state.sent += len(body)
 
     def _refuse(self, status: int, headers: dict[str, str] | None = None) -> None:
         self._head(status, {**(headers or {}), "Content-Length": "0"})
