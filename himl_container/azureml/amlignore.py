@@ -9,8 +9,10 @@ import contextlib
 import hashlib
 import os
 import re
+import signal
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,14 +46,41 @@ def append_to_amlignore(lines_to_append: Sequence[str], amlignore: Path | None =
     path = Path(os.path.realpath(path))  # a link stays one
     before = _read(path)
     old = before if before is not None else _git_ignored(path)
-    try:
-        _write(path, b"\n".join([*([old.removesuffix(b"\n")] if old else []), *map(os.fsencode, lines_to_append)]))
-        yield
-    finally:
+
+    def restore() -> None:
         if before is None:
             path.unlink(missing_ok=True)
         else:
             _write(path, before)
+
+    with _before_the_end(restore):
+        try:
+            _write(path, b"\n".join([*([old.removesuffix(b"\n")] if old else []), *map(os.fsencode, lines_to_append)]))
+            yield
+        finally:
+            restore()
+
+
+@contextlib.contextmanager
+def _before_the_end(action: Callable[[], None]) -> Iterator[None]:
+    """Do something before ``SIGTERM`` ends the process, where nobody else takes care of that signal."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+
+    def end(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        action()
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,6 +84,28 @@ def test_it_is_put_back_whatever_happens(tmp_path: Path, error: type[BaseExcepti
     with pytest.raises(error), append_to_amlignore(["more"], file):
         raise error
     assert file.read_text() == "old"
+
+
+@pytest.mark.parametrize("old", [None, "old\n"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_is_put_back_when_the_process_is_ended(tmp_path: Path, number: signal.Signals, old: str | None) -> None:
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom himl_container.azureml.amlignore import with_ignored\n"
+        "Path('data').mkdir()\nPath('.git').mkdir()\n"
+        "with with_ignored(Path.cwd(), ['data']):\n    print('begun', flush=True)\n    sys.stdin.read()\n"
+    )
+    if old is not None:
+        (tmp_path / ".amlignore").write_text(old)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, stdin=pipe, stdout=pipe, stderr=pipe
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        assert "data" in (tmp_path / ".amlignore").read_text()
+        process.send_signal(number)
+        assert process.wait(60) == -number
+    assert ((tmp_path / ".amlignore").read_text() if (tmp_path / ".amlignore").exists() else None) == old
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
