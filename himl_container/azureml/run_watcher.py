@@ -14,6 +14,7 @@ from himl_container.azureml.crew import StoppedError
 from himl_container.azureml.download_work import TRIES
 from himl_container.azureml.downloads import download_all
 from himl_container.azureml.failures import WrongValue
+from himl_container.azureml.following import ENDED
 from himl_container.azureml.remote_files import RemoteFile, checked_name, folders_of, local_path
 from himl_container.azureml.retry import is_transient, one_line, retried
 from himl_container.azureml.run_files import files_of_run
@@ -26,7 +27,6 @@ _log = logging.getLogger(__name__)
 
 INTERVAL = 5.0
 """Seconds between two looks at a run."""
-_ENDED = {"Completed", "Failed", "Canceled", "NotResponding"}
 _AT_ONCE = 64 << 20
 
 
@@ -71,7 +71,7 @@ class RunWatcher(threading.Thread):
         """Copy what is new; return whether nothing more can come."""
         ended = False
         try:
-            ended = retried(f"asking for the state of run {self._run.id}", self._status, sleep=self._pause) in _ENDED
+            ended = retried(f"asking for the state of run {self._run.id}", self._status, sleep=self._pause) in ENDED
             self.copy(everything=ended)
         except StoppedError:
             raise
