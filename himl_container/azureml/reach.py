@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from azureml.core import Workspace
 
     from himl_container.azureml.records import Record
+    from himl_container.launch.defaults import RunDefaults
     from himl_container.progress import Reporter
 
 QUESTION = "No workspace is configured here (no config.json was found). Use the emulator on this machine?"
@@ -79,6 +80,15 @@ def find_way(
     if ask is not None and ask(QUESTION):
         return Way(emulator=True)
     raise WrongValue("No workspace config file given, nor can we find one.", hint=NEXT_STEP)
+
+
+def chosen_workspace(
+    defaults: RunDefaults, *, emulator: bool, workspace_config: Path | None
+) -> tuple[bool, Path | None]:
+    """Return whether the emulator is meant, and the workspace's file: the flags', else the settings'."""
+    if emulator or workspace_config is not None:
+        return emulator, workspace_config
+    return defaults.switch("emulator", given=False), defaults.folder("workspace-config", None, Path.cwd())
 
 
 def go(way: Way, environ: MutableMapping[str, str], reporter: Reporter) -> WorkspaceNames:

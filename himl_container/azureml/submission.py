@@ -183,5 +183,6 @@ def _print_frame(run: Run, experiment: Any, file: Path) -> None:
         f"Experiment URL: {experiment.get_portal_url()}",
         f"Run URL: {run.get_portal_url()}",
     )
-    frame = "=" * max(len(line) for line in lines)
+    # Addresses are longer than any terminal is wide.
+    frame = "=" * min(max(len(line) for line in lines), 80)
     print("\n".join((frame, *lines, frame)), flush=True)  # noqa: T201  # hi-ml prints it, and tools look for it

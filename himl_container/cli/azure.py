@@ -90,9 +90,15 @@ def read_run(chosen: Chosen, *, output: Output, emulator: bool, workspace_config
 
 
 def way_for(output: Output, *, emulator: bool, workspace_config: Path | None, chosen: Chosen | None = None) -> Way:
-    """Return the way to the workspace that is meant."""
-    from himl_container.azureml.reach import find_way
+    """Return the way to the workspace that is meant: by the flags, the place that a run went to, or the settings."""
+    from himl_container.azureml.reach import chosen_workspace, find_way
 
+    if chosen is None or chosen.record is None:
+        from himl_container.launch.defaults import RunDefaults
+        from himl_container.settings import load_settings
+
+        defaults = RunDefaults(load_settings({}, cwd=Path.cwd(), environ=os.environ))
+        emulator, workspace_config = chosen_workspace(defaults, emulator=emulator, workspace_config=workspace_config)
     return find_way(
         emulator=emulator,
         config=workspace_config,

@@ -71,6 +71,10 @@ def make_output(*, as_json: bool = False, quiet: bool = False, progress: str = "
     return Output(PlainReporter(sys.stderr) if progress == "plain" else QuietReporter(sys.stderr))
 
 
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
+"""A text may hold what others wrote, a script's last words for one: none of it commands the terminal."""
+
+
 def print_error(error: HimlError) -> None:
     """Print an error for people on standard error: what, where, and what to do next."""
     place = f"{error.where}: " if error.where else ""
@@ -80,8 +84,13 @@ def print_error(error: HimlError) -> None:
 
 
 def write(stream: TextIO, text: str) -> None:
-    """Write a line without credentials; what the stream's encoding cannot hold is escaped."""
-    safe = scrub(text).encode(stream.encoding or "utf-8", "backslashreplace").decode(stream.encoding or "utf-8")
+    """Write a line without credentials; what the stream's encoding cannot hold is escaped, and what moves a cursor."""
+    safe = (
+        scrub(text)
+        .translate(_CONTROLS)
+        .encode(stream.encoding or "utf-8", "backslashreplace")
+        .decode(stream.encoding or "utf-8")
+    )
     stream.write(safe + "\n")
     stream.flush()
 

@@ -15,7 +15,6 @@ from himl_container.settings import Settings
 
 if TYPE_CHECKING:
     from himl_container.cli.output import Output
-    from himl_container.launch.defaults import RunDefaults
 
 _PATH = click.Path(path_type=Path)
 
@@ -90,12 +89,9 @@ def command(
         request = request_as_json(plan)
         output.result(request, "" if output.as_json else request_as_text(request))
         return 0
-    from himl_container.azureml.reach import find_way
+    from himl_container.azureml.reach import chosen_workspace, find_way
     from himl_container.azureml.submit import quieten, submit
 
-    if not (emulator or workspace_config):  # a flag for one of them replaces the settings of both
-        emulator = defaults.switch("emulator", False)
-        workspace_config = defaults.folder("workspace-config", None, Path.cwd())
     use_emulator, config = chosen_workspace(defaults, emulator=emulator, workspace_config=workspace_config)
     way = find_way(emulator=use_emulator, config=config, environ=os.environ, ask=asker(output))
     quieten()
@@ -115,14 +111,3 @@ def command(
     from himl_container.cli.following import wait_for
 
     return wait_for(done.run, output, show=show_output, value=done.to_json())
-
-
-def chosen_workspace(
-    defaults: RunDefaults, *, emulator: bool, workspace_config: Path | None
-) -> tuple[bool, Path | None]:
-    """Return whether the emulator is meant, and the workspace's file: the flags', else the settings'."""
-    if emulator or workspace_config is not None:
-        return emulator, workspace_config
-    if defaults.switch("emulator", given=False):
-        return True, None
-    return False, defaults.folder("workspace-config", None, Path.cwd())

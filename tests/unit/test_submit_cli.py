@@ -16,12 +16,12 @@ import pytest
 
 from himl_container.azureml import quick_import
 from himl_container.azureml.emulated import emulator_folder, use_emulator
+from himl_container.azureml.reach import chosen_workspace
 from himl_container.azureml.staging import git_facts, staged
 from himl_container.azureml.submit import for_emulator
 from himl_container.cli import following, main
 from himl_container.cli.azure import asker
-from himl_container.cli.output import Output
-from himl_container.cli.submit import chosen_workspace
+from himl_container.cli.output import Output, print_error
 from himl_container.errors import RunFailedError
 from himl_container.launch.defaults import RunDefaults
 from himl_container.launch.snapshot import scan
@@ -105,7 +105,7 @@ def test_what_is_refused(run: Run, words: tuple[str, ...], what: str) -> None:
         ({"workspace-config": "w.json"}, (False, None), (False, "w.json")),
         ({"workspace-config": "w.json"}, (True, None), (True, None)),
         ({"emulator": True}, (False, "flag.json"), (False, "flag.json")),
-        ({"emulator": True, "workspace-config": "w.json"}, (False, None), (True, None)),
+        ({"emulator": True, "workspace-config": "w.json"}, (False, None), (True, "w.json")),
     ],
 )
 def test_flags_name_the_workspace_before_the_settings_do(
@@ -117,6 +117,23 @@ def test_flags_name_the_workspace_before_the_settings_do(
     settings = Settings(project, (), project / "lock", project, run=table)
     found = chosen_workspace(RunDefaults(settings), emulator=flags[0], workspace_config=path(flags[1]))
     assert found == (expected[0], path(expected[1]))
+
+
+@pytest.mark.parametrize("command", ["status", "logs", "cancel", "download"])
+def test_the_settings_name_the_workspace_of_a_run_from_elsewhere(run: Run, project: Path, command: str) -> None:
+    (project / "pyproject.toml").write_text('[tool.himl-container.run]\nworkspace-config = "theirs.json"\n')
+    code, _, told = run(command, "some_run")
+    assert (code, "theirs.json" in told) == (65, True), told
+
+
+def test_what_others_wrote_does_not_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    print_error(RunFailedError("the script ended\x1b[2J\rfine \x9b31m", hint="its log:\n\x07beep\tü"))
+    told = capsys.readouterr().err
+    assert told.splitlines() == [
+        "error: the script ended\\x1b[2J\\x0dfine \\x9b31m",
+        "  its log:",
+        "  \\x07beep\tü",
+    ]
 
 
 def test_a_mistake_in_a_search_has_its_line(run: Run, project: Path) -> None:
