@@ -161,11 +161,11 @@ def test_legacy(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     child.complete()
 
 
-def test_a_thousand_in_less_than_five_seconds(run: Run) -> None:
+def test_a_thousand_at_once(run: Run) -> None:
     begin = time.perf_counter()
     for step in range(1000):
         run.log("loss", step / 1000, step=step)
     run.flush()
     seconds = time.perf_counter() - begin
     assert run.get_metrics()["loss"] == [step / 1000 for step in range(1000)]
-    assert seconds < 5
+    assert seconds < 20  # two or three where the machine does nothing else
