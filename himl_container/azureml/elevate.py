@@ -194,11 +194,13 @@ class _Submission:
 def _submit(wanted: _Submission) -> NoReturn:
     """Submit, tell the caller, wait, and end the script."""
     from himl_container.azureml.amlignore import with_ignored
-    from himl_container.azureml.configuration import configure
+    from himl_container.azureml.configuration import configure, settings_of
+    from himl_container.azureml.console import ConsoleReporter
     from himl_container.azureml.quick_import import IN_A_SCRIPT, import_sdk
     from himl_container.azureml.script_run import create_script_run
     from himl_container.azureml.staging import described_by_git
     from himl_container.azureml.submission import queue_run, wait_for_run
+    from himl_container.azureml.toolbox import warn_without_toolbox
     from himl_container.azureml.workspace import get_workspace
     from himl_container.launch.script import resolve_command
     from himl_container.launch.snapshot import check_limits
@@ -214,6 +216,8 @@ def _submit(wanted: _Submission) -> NoReturn:
     script_run.run_config = configure(
         workspace, wanted.compute, wanted.source, wanted.spec, inputs=wanted.inputs, outputs=wanted.outputs
     )
+    if script_run.script and not wanted.source.name:
+        warn_without_toolbox(root / script_run.script, settings_of(wanted.source).lock_file, ConsoleReporter())
     to_submit: ScriptRunConfig | HyperDriveConfig = script_run
     if wanted.search is not None:
         to_submit = wanted.search

@@ -72,6 +72,7 @@ def submit(
     :raises HimlError: as :func:`himl_container.azureml.images.pushed_image`.
     """
     from himl_container.azureml.reach import emulator_of, go, open_quickly
+    from himl_container.azureml.toolbox import warn_without_toolbox
     from himl_container.azureml.workspace_registry import default_cache
 
     emulator = emulator_of(way, environ)
@@ -85,6 +86,8 @@ def submit(
         configuration = _configuration(plan, workspace)
         image, environment = _environment(settings, workspace, reporter, locked=locked, test=test)
         configuration.environment = environment
+        if image is not None and plan.spec.command[-1].endswith(".py"):
+            warn_without_toolbox(plan.snapshot.root / plan.spec.command[-1], settings.lock_file, reporter)
         with snapshot.described(environ):
             run = _queue(plan, snapshot.folder, configuration, workspace)
     record = Record(
