@@ -10,6 +10,7 @@ import click
 from himl_container.cache import Cache
 from himl_container.cli.options import cache_options, environment_options, output_options
 from himl_container.cli.output import Output, size
+from himl_container.outside import outside
 from himl_container.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def create(settings: Settings, output: Output, name: str | None, archive: Path |
 
     cache = Cache(settings.cache_dir)
     base = _debian_base(**options)
-    image = create_base(name or f"himl-base:{base.suite}", base, cache=cache, reporter=output.reporter)
+    with outside():
+        image = create_base(name or f"himl-base:{base.suite}", base, cache=cache, reporter=output.reporter)
     value = {"image": image.tag, "id": image.id, "layers": list(image.diff_ids)}
     if archive is not None:
         written = write_archive(image, archive)

@@ -12,6 +12,7 @@ from himl_container.cli.ci import in_pipeline, tell
 from himl_container.cli.options import environment_options, output_options
 from himl_container.cli.output import size
 from himl_container.image.lookup import find_image
+from himl_container.outside import outside
 from himl_container.settings import Settings
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def command(
 def _dry_run(settings: Settings, output: Output, *, locked: bool, push: bool) -> None:
     from himl_container.image.dry_run import describe_build
 
-    plan = describe_build(settings, reporter=output.reporter, locked=locked)
+    with outside():
+        plan = describe_build(settings, reporter=output.reporter, locked=locked)
     value, text = plan.as_json(), plan.as_text()
     if push:
         from himl_container.publish.remote import find_remote

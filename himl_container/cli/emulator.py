@@ -71,10 +71,12 @@ def start(folder: Path, port: int | None, detach: bool, output: Output) -> None:
     from himl_container.emulator.config import load_config
     from himl_container.emulator.installation import make_private_folder
     from himl_container.emulator.server import serve
+    from himl_container.outside import go_outside
 
     config = load_config(folder / CONFIG)
     make_private_folder(folder)
     log_to(folder / LOG, terminal=not output.as_json and not output.quiet)
+    go_outside()  # where the variables are another emulator's
     serve(folder, config, port, lambda ready: _tell(ready, output))
 
 

@@ -10,6 +10,7 @@ import click
 from himl_container.cache import Cache
 from himl_container.cli.options import environment_options, output_options
 from himl_container.errors import StaleLockError, StorageError
+from himl_container.outside import outside
 from himl_container.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,10 +54,11 @@ def command(
         raise click.UsageError("--check only looks: it does not go with --upgrade, --diff, --export or --dry-run.")
     if export is not None and dry_run:
         raise click.UsageError("--dry-run writes nothing, so it does not go with --export.")
-    if only_check:
-        return _check(settings, output)
-    chosen = frozenset(names) if upgrade else None
-    _lock(settings, output, chosen, show_diff=show_diff or dry_run, export=export, dry_run=dry_run)
+    with outside():
+        if only_check:
+            return _check(settings, output)
+        chosen = frozenset(names) if upgrade else None
+        _lock(settings, output, chosen, show_diff=show_diff or dry_run, export=export, dry_run=dry_run)
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from himl_container.cli.options import environment_options, output_options
+from himl_container.outside import outside
 from himl_container.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,9 +35,11 @@ def command(settings: Settings, output: Output, folder: Path, locked: bool, dry_
     from himl_container.image.render import render_context, render_text
 
     if dry_run:
-        text = render_text(settings, reporter=output.reporter, locked=locked)
+        with outside():
+            text = render_text(settings, reporter=output.reporter, locked=locked)
         output.result({"dockerfile": text}, text.rstrip("\n"))
         return
-    plan = render_context(settings, folder, reporter=output.reporter, locked=locked)
+    with outside():
+        plan = render_context(settings, folder, reporter=output.reporter, locked=locked)
     result = {"folder": str(folder), "tag": plan.tag, "fingerprint": plan.fingerprint, "layers": len(plan.layers)}
     output.result(result, f"{folder}: Dockerfile and {len(plan.layers)} layers\ndocker build -t {plan.tag} {folder}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from himl_container.emulator.installation import BUNDLE, ROOTS, Installation, make_private_folder, open_installation
 from himl_container.emulator.processes import ProcessId
 from himl_container.errors import LaunchError
+from himl_container.outside import OUTSIDE, noted
 
 RUNNING = "running.json"
 CONFIG = "emulator.toml"
@@ -85,7 +86,9 @@ def existing(folder: Path) -> Installation:
 def client_variables(installation: Installation, port: int, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables with which the SDK, Azure's other libraries and curl reach an emulator.
 
-    :param environ: the client's present variables; what it says of hosts without a proxy is kept.
+    :param environ: the client's present variables; what it says of hosts without a proxy is kept. What is replaced is
+        told, for whoever has to reach others (:mod:`himl_container.outside`).
+    :raises InputError: it has such a note, and it is damaged.
     """
     folder, workspace = installation.folder, installation.workspace
     address = f"http://127.0.0.1:{port}"
@@ -101,6 +104,7 @@ def client_variables(installation: Installation, port: int, environ: Mapping[str
         **dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"), bundle),
         "MSI_ENDPOINT": f"{address}/metadata/identity/{installation.managed_identity_secret}/oauth2/token",
         "HIML_EMULATOR_CONFIG": str(folder / "config.json"),
+        OUTSIDE: noted(workspace.registry_host, environ),
     }
     principal = {
         "TENANT_ID": workspace.tenant_id,

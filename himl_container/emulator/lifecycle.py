@@ -18,6 +18,7 @@ from himl_container.emulator.installation import make_private_folder
 from himl_container.emulator.processes import end
 from himl_container.emulator.server import Ready
 from himl_container.errors import HimlError, InputError, LaunchError, StorageError
+from himl_container.outside import read_outside
 
 _STOPPING = 60.0
 """Seconds in which an emulator ends its jobs and children."""
@@ -39,6 +40,8 @@ def start_detached(folder: Path, port: int) -> Ready:
     load_config(folder / CONFIG)
     make_private_folder(folder)
     log = folder / LOG
+    there = read_outside(os.environ)  # of another emulator, which would keep this one from fetching packages
+    environ = there.applied(os.environ) if there is not None else dict(os.environ)
     with log.open("ab") as output:
         log.chmod(0o600)
         # Its folder is not where somebody else may put a module that it would import.
@@ -49,7 +52,7 @@ def start_detached(folder: Path, port: int) -> Ready:
             stderr=output,
             start_new_session=True,
             cwd=folder,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**environ, "PYTHONUNBUFFERED": "1"},
         )
     assert process.stdout is not None
     with process.stdout:

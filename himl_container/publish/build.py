@@ -4,6 +4,7 @@
 
     without --push   daemon -> registry: pull -> make, from layers of the registry where it has them
     with --push      registry: done -> (test: the same with a daemon | no test: no daemon) -> push -> index
+    emulator exec    (outside) lock -> registry: done or pull -> (outside) make, in the daemon -> push -> index
 
 Each "->" means: only where that did not have it. A question that a registry does not answer is an error and not a
 "no": nothing is built on a guess.
@@ -21,7 +22,9 @@ from himl_container.cache import Cache
 from himl_container.errors import RegistryError, SmokeTestError
 from himl_container.image import fingerprint as fingerprints
 from himl_container.image.lookup import BuiltImage
+from himl_container.outside import outside, undisturbed
 from himl_container.progress import Reporter
+from himl_container.publish.beside import beside, is_in
 from himl_container.publish.model import Pushed, Work
 from himl_container.publish.remote import (
     Connect,
@@ -100,16 +103,23 @@ def build(
     :raises RegistryError: the registry cannot be asked, or does not take the image.
     :raises HimlError: any of the family.
     """
-    flow = _Flow(
-        settings,
-        reporter,
-        locked=locked,
-        test=test,
-        builder=builder,
-        connect_engine=connect_engine,
-        connect_to=connect_to,
-    )
-    return flow.pushed() if push else flow.local()
+    with undisturbed() as there:
+        # What is pushed goes nowhere but through the emulator, which lets nothing out unnoticed.
+        apart = there is not None and bool(settings.remote_name) and (push or is_in(there.registry, settings))
+        flow = _Flow(
+            settings,
+            reporter,
+            locked=locked,
+            test=test,
+            builder=builder,
+            connect_engine=connect_engine,
+            connect_to=beside(there, settings, connect_to) if there is not None and apart else connect_to,
+            apart=apart,
+        )
+        if apart:
+            return flow.pushed() if push else flow.local()
+        with outside():
+            return flow.pushed() if push else flow.local()
 
 
 class _Flow:
@@ -125,6 +135,7 @@ class _Flow:
         builder: Builder,
         connect_engine: Callable[[Cache], Engine],
         connect_to: Connect,
+        apart: bool,
     ) -> None:
         self.settings = settings
         self.reporter = reporter
@@ -132,12 +143,15 @@ class _Flow:
         self.test = test
         self.builder = builder
         self.connect_to = connect_to
+        self.apart = apart  # the registry is reached through an emulator, and packages are not
         self.cache = Cache(settings.cache_dir)
         self.engine = functools.cache(lambda: connect_engine(self.cache))
 
     def local(self) -> Built:
         """Have the image in the daemon."""
         source = None
+        if self.apart and self._look_up(self.prepared.fingerprint) is None:
+            return _built(self._made_outside())
         if self.settings.remote_name:
             source = self._source()
         image = self._ensure(source)
@@ -147,8 +161,8 @@ class _Flow:
         """Have the image in the registry."""
         check_name(self.settings)  # where none is set, that is told first
         known = fingerprints.remembered(self.settings, self.cache)
-        if known is not None:
-            return self._pushed(known)
+        if known is not None or self.apart:
+            return self._pushed(known or self.prepared.fingerprint)
         from himl_container.image.ahead import WheelsAhead
 
         with WheelsAhead(self.prepared, self.settings, cache=self.cache, reporter=self.reporter) as ahead:
@@ -170,6 +184,8 @@ class _Flow:
                 return self._tested(remote)
             tag = fingerprints.tag_of(self.settings.image_name, known)
             return Built(tag, known, built=False, tested=remote.tested, remote=remote)
+        if self.apart:
+            self._made_outside()
         source = self._source(asked=True, index=index)
         if ahead is not None:
             source.look_ahead(self.prepared)
@@ -190,9 +206,15 @@ class _Flow:
         from himl_container.image.build import remember
         from himl_container.image.prepare import prepare
 
-        prepared = prepare(self.settings, engine=self.engine, reporter=self.reporter, locked=self.locked)
+        with outside():
+            prepared = prepare(self.settings, engine=self.engine, reporter=self.reporter, locked=self.locked)
         remember(self.settings, prepared, self.cache, tested=False)
         return prepared
+
+    def _made_outside(self) -> BuiltImage:
+        """Have the image in the daemon without the registry, which cannot be reached from where packages can."""
+        with outside():
+            return self._ensure(None)
 
     @property
     def _by_docker(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 HIDDEN = "(hidden)"
 
 _SECRET = re.compile(
-    r"secret|passw|pwd|token|credential|api_?key|access_?key|account_?key|private_?key|connection_?string|_sas$|^sas_",
+    r"secret|passw|pwd|token|credential|api_?key|access_?key|account_?key|private_?key|connection_?string|emulator_outside|_sas$|^sas_",
     re.IGNORECASE,
 )
 _SIGNATURE = re.compile(r"([?&](?:sig|signature)=)[^&\s\"']+", re.IGNORECASE)
