@@ -18,11 +18,16 @@ import pytest
 pytestmark = [pytest.mark.emulator, pytest.mark.docker, pytest.mark.slow]
 
 _SHOWN = """
-test_workspace.py::test_from_config test_workspace.py::test_storage_keys test_aad_login.py::test_service_principal
-test_keyvault.py test_files.py::test_upload_and_download test_datasets.py::test_download
-test_jobs.py::test_a_job_really_runs
+test_workspace.py test_aad_login.py test_keyvault.py test_metrics.py::test_every_kind test_models.py::test_file
+test_files.py::test_upload_and_download test_files.py::test_folders test_runs.py::test_children
+test_datastores.py test_datasets.py::test_download test_datasets.py::test_tables_of_parquet_files
+test_snapshots.py::test_incremental_upload test_environments.py::test_versions
+test_jobs.py::test_a_job_really_runs test_job_data.py::test_ways_to_bring_a_dataset
 """
-"""One of each kind; HIML_TEST_ISOLATED names others (``test_datasets.py test_jobs.py``)."""
+"""Some of each kind; HIML_TEST_ISOLATED names others (``test_datasets.py test_jobs.py``)."""
+
+# With a namespace of processes too, so that everything in it ends with its first one, however that ends.
+_ALONE = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
 
 _DEVICES = Path("/proc/net/dev")
 
@@ -41,7 +46,7 @@ def test_nothing_leaves_the_machine(job_image: str, base_image: str) -> None:
     ):
         here = Path(__file__)
         tests = [str(here.parent / name) for name in os.environ.get("HIML_TEST_ISOLATED", _SHOWN).split()]
-        words = ["unshare", "--net", "--", sys.executable, str(here), str(folder), *tests]
+        words = [*_ALONE, sys.executable, str(here), str(folder), *tests]
         hidden = _of_the_session()
         environ = {name: value for name, value in os.environ.items() if name not in hidden}
         with subprocess.Popen(
