@@ -168,7 +168,9 @@ def test_variables_for_a_shell(steady: Emulator) -> None:
     assert done.stdout.splitlines() == [str(steady.config), "127.0.0.1,localhost"]
     undone = steady.cli("env", "--unset").stdout
     done = subprocess.run(["sh", "-euc", f"{shown}\n{undone}\nenv"], capture_output=True, check=True, env=environ)
-    assert not any(line.startswith((b"AZURE", b"MSI_", b"https_")) for line in done.stdout.splitlines())
+    assert not any(
+        line.startswith((b"AZURE", b"MSI_", b"https_", b"HIML_EMULATOR_")) for line in done.stdout.splitlines()
+    )
 
 
 def test_exec(steady: Emulator) -> None:
