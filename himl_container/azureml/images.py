@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from himl_container.azureml.constants import ENV_EMULATOR_CONFIG
 from himl_container.cache import Cache
+from himl_container.config.images import has_host
 from himl_container.errors import StorageError
 from himl_container.progress import Reporter
 
@@ -64,15 +67,25 @@ def pushed_image(
 
 
 def for_workspace(settings: Settings, workspace: Workspace) -> Settings:
-    """Return the settings with a registry: the workspace's own where they name none.
+    """Return the settings with a registry: the workspace's own where they name none, and on the emulator always.
 
     :raises WrongValue: the workspace has none.
     """
+    if os.environ.get(ENV_EMULATOR_CONFIG):
+        settings = for_emulator(settings)
     if settings.remote_name:
         return settings
     from himl_container.azureml.workspace_registry import registry_of
 
     return dataclasses.replace(settings, registry=registry_of(workspace, Cache(settings.cache_dir)))
+
+
+def for_emulator(settings: Settings) -> Settings:
+    """Return the settings for the emulator, whose own registry is the only one that its clusters should need."""
+    name = settings.image_name
+    if has_host(name):
+        name = name.partition("/")[2]
+    return dataclasses.replace(settings, registry="", image_name=name)
 
 
 def _remembered(settings: Settings, workspace: Workspace, cache: Cache, *, test: bool, now: float) -> ImageRef | None:

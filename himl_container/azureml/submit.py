@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import sys
@@ -17,7 +16,6 @@ from himl_container.azureml.records import Record, Records, now
 from himl_container.azureml.service_failures import explained
 from himl_container.azureml.staging import staged
 from himl_container.cache import Cache
-from himl_container.config.images import has_host
 from himl_container.errors import StorageError
 
 if TYPE_CHECKING:
@@ -76,9 +74,7 @@ def submit(
     from himl_container.azureml.workspace_registry import default_cache
 
     emulator = emulator_of(way, environ)
-    settings = for_emulator(plan.settings) if emulator else plan.settings
-    if emulator and not is_built_there(settings):
-        _build_first(settings, reporter, locked=locked, test=test)
+    settings = plan.settings
     names = go(way, environ, reporter)
     workspace = open_quickly(names)
     _check_cluster(workspace, plan.target.compute)
@@ -112,14 +108,6 @@ def submit(
     return Submitted(run, record, image, f"{environment.name}:{environment.version}")
 
 
-def for_emulator(settings: Settings) -> Settings:
-    """Return the settings for the emulator, whose own registry is the only one that its clusters should need."""
-    name = settings.image_name
-    if has_host(name):
-        name = name.partition("/")[2]
-    return dataclasses.replace(settings, registry="", image_name=name)
-
-
 def is_built_there(settings: Settings) -> bool:
     """Whether AzureML builds the environment, as with hi-ml."""
     return settings.azureml_environment == "build"
@@ -134,16 +122,6 @@ def _check_cluster(workspace: Workspace, name: str) -> None:
         raise WrongValue(
             error.what, where="--cluster", hint="Choose one of these, or create it in the portal."
         ) from None
-
-
-def _build_first(settings: Settings, reporter: Reporter, *, locked: bool, test: bool) -> None:
-    """Have the image in the daemon before this process can reach nothing but the emulator: packages lie elsewhere."""
-    from himl_container.image.lookup import find_image
-
-    if find_image(settings, test=test) is None:
-        from himl_container.publish.build import build
-
-        build(settings, reporter=reporter, locked=locked, test=test)
 
 
 def _environment(

@@ -16,9 +16,9 @@ import pytest
 
 from himl_container.azureml import quick_import
 from himl_container.azureml.emulated import emulator_folder, use_emulator
+from himl_container.azureml.images import for_emulator
 from himl_container.azureml.reach import chosen_workspace
 from himl_container.azureml.staging import git_facts, staged
-from himl_container.azureml.submit import for_emulator
 from himl_container.cli import following, main
 from himl_container.cli.azure import asker
 from himl_container.cli.output import Output, print_error
