@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -36,6 +37,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         kit.lacking(kit.engine_problem())
     if item.get_closest_marker("network") is not None and os.environ.get("HIML_TEST_OFFLINE"):
         pytest.skip("HIML_TEST_OFFLINE is set")
+
+
+_LIBRARIES = ("azureml", "azure", "msrest", "urllib3", "adal-python", "msal")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Put back what a command or hi-ml's functions do to the logs of other libraries: a later test may read them."""
+    before = {name: logging.getLogger(name).level for name in _LIBRARIES}
+    try:
+        return (yield)
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 @pytest.fixture(scope="session")
