@@ -1,6 +1,6 @@
 """How long users wait, in multiples of what was asked of the emulator: a test that fails on a slow day helps nobody.
 
-The figures themselves are in docs/emulator.md, measured on a machine that did nothing else.
+The figures themselves are in docs/emulator.md, with the load under which they were measured.
 """
 
 from __future__ import annotations
