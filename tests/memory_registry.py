@@ -123,6 +123,9 @@ class MemoryRepository:
         self._call("blob_exists", digest)
         return digest in self.blobs or digest in self.registry.liars
 
+    def blob_readable(self, digest: str, size: int | None = None) -> bool:
+        return self.blob_exists(digest, size)
+
     def mount(self, digest: str, source: str) -> bool:
         self._call("mount", digest)
         if digest in self.registry.liars:

@@ -118,7 +118,7 @@ class Placer:
             digest = descriptor.digest
             if digest in self.distrusted:
                 continue
-            if digest not in asked and (digest in self.seen or self.target.blob_exists(digest, descriptor.size)):
+            if digest not in asked and (digest in self.seen or self.target.blob_readable(digest, descriptor.size)):
                 return Placed(descriptor, "there")
             asked.add(digest)
             beside = remote is not None and remote.host == self.target.host and remote.repository != self.target.name
@@ -159,14 +159,14 @@ class Placer:
         :param ask: whether the repository may have it: its digest was not known before it was compressed.
         """
         digest = made.descriptor.digest
-        if ask and digest not in self.distrusted and self.target.blob_exists(digest, made.descriptor.size):
+        if ask and digest not in self.distrusted and self.target.blob_readable(digest, made.descriptor.size):
             return Placed(made.descriptor, "there")
         sent = self._upload(layer.name, made.path, made.descriptor)
         return Placed(made.descriptor, "sent" if sent else "there")
 
     def send_document(self, data: bytes, descriptor: Descriptor) -> None:
         """Send a small blob, unless it is there."""
-        if descriptor.digest not in self.distrusted and self.target.blob_exists(descriptor.digest, descriptor.size):
+        if descriptor.digest not in self.distrusted and self.target.blob_readable(descriptor.digest, descriptor.size):
             return
         with self.store.cache.new_file() as temporary:
             temporary.write_bytes(data)
@@ -204,7 +204,7 @@ class Placer:
         """Send a blob, unless another process of this machine has sent it just now; return whether it was sent."""
         digest, place = descriptor.digest, f"{self.target.host}/{self.target.name}@{descriptor.digest}"
         with self.store.cache.lock("upload-" + hashlib.sha256(place.encode()).hexdigest()[:3]) as waited:
-            if waited and digest not in self.distrusted and self.target.blob_exists(digest, descriptor.size):
+            if waited and digest not in self.distrusted and self.target.blob_readable(digest, descriptor.size):
                 return False
             self.transfer.expect(name, descriptor.size)
             self.target.upload(path, descriptor, sent=self.transfer.sent)

@@ -72,6 +72,9 @@ class Repository(Protocol):
     def blob_exists(self, digest: str, size: int | None = None) -> bool:
         """Whether the repository has a blob (``HEAD``), of this many bytes where the registry says how many it has."""
 
+    def blob_readable(self, digest: str, size: int | None = None) -> bool:
+        """As :meth:`blob_exists`, before a blob is sent: what the registry cannot read (500, always) has to be sent."""
+
     def mount(self, digest: str, source: str) -> bool:
         """Have the registry take a blob over from another of its repositories; whether it did."""
 

@@ -24,7 +24,7 @@ from himl_container.registry.headers import location
 from himl_container.registry.login import LoginRefusedError
 from himl_container.registry.model import EMPTY_JSON, OCI_EMPTY, OCI_MANIFEST, Descriptor, Manifest, sha256_of
 from himl_container.registry.pools import DOCKER_CERTIFICATES, Pools
-from himl_container.registry.retries import Patience
+from himl_container.registry.retries import BrokenAnswerError, Patience
 from himl_container.registry.transport import Transport
 from himl_container.registry.uploads import CHUNK, BytesSource, FileSource, Source, Upload
 
@@ -159,6 +159,18 @@ class RegistryClient:
         found = blob_size(self._access, digest)
         return found is not None and (size is None or found in (size, UNSAID))
 
+    def blob_readable(self, digest: str, size: int | None = None) -> bool:
+        """Whether the repository can give a blob; as :meth:`blob_exists`, for who is about to send it otherwise.
+
+        A registry whose disk was full may keep an empty link to a blob (``distribution`` does), and answers 500 to each
+        question about it from then on, until the blob is sent again.
+        """
+        try:
+            return self.blob_exists(digest, size)
+        except BrokenAnswerError as error:
+            self._access.transport.patience.reporter.info(f"{error.where}: {error.what}; it is sent again")
+            return False
+
     def mount(self, digest: str, source: str) -> bool:
         """Have the registry take a blob over from another of its repositories; whether it did.
 
@@ -198,7 +210,7 @@ class RegistryClient:
         digest = sha256_of(data)
         if data == EMPTY_JSON and self.name in self._known.empty:
             return digest
-        if not self.blob_exists(digest):
+        if not self.blob_readable(digest):
             self._send(data, digest)
         if data == EMPTY_JSON:  # each artifact needs it, and one push makes several
             self._known.empty.add(self.name)

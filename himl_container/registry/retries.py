@@ -48,6 +48,10 @@ class RetryableError(Exception):
         self.failure = failure
 
 
+class BrokenAnswerError(RegistryError):
+    """A registry answered 500 to each try: it reads something of its own that is damaged, or is broken altogether."""
+
+
 @dataclass(frozen=True)
 class Patience:
     """Decides about another try, says so, and waits. Shared by all requests of a connection.
@@ -124,4 +128,5 @@ def final(what: str, where: str, failure: Failure, attempts: int) -> RegistryErr
         else "Check the network, the proxy settings (HTTPS_PROXY, NO_PROXY) and the registry's state, then try again; "
         "what has arrived in the registry is not sent again."
     )
-    return RegistryError(f"{what} failed, tried {times}: {printable(failure.text)}", where=where, hint=hint)
+    kind = BrokenAnswerError if failure.status == 500 else RegistryError
+    return kind(f"{what} failed, tried {times}: {printable(failure.text)}", where=where, hint=hint)

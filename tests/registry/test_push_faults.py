@@ -47,7 +47,7 @@ from himl_container.errors import RegistryError
 from himl_container.publish.model import Pushed, PushImage, PushLayer, RemoteBlob
 from himl_container.registry.client import RegistryClient
 from himl_container.registry.credentials import Credentials
-from himl_container.registry.model import Descriptor, sha256_of
+from himl_container.registry.model import EMPTY_JSON, Descriptor, sha256_of
 
 pytestmark = pytest.mark.registry
 
@@ -435,6 +435,12 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+def empty_link(host: Host, name: str, digest: str) -> None:
+    """Make a repository's link to a blob what the server leaves when its disk is full."""
+    links = host.folder / "docker/registry/v2/repositories" / name / "_layers/sha256"
+    (links / digest.removeprefix("sha256:") / "link").write_bytes(b"")
+
+
 def fill(disk: Path) -> None:
     """Leave no room."""
     with contextlib.suppress(OSError), (disk / "filled").open("wb", buffering=0) as file:
@@ -453,6 +459,33 @@ def test_a_registry_whose_disk_is_full_keeps_the_old_image(tmp_path: Path, name:
         scene.fails("its disk is full")
         subprocess.run(["mount", "-o", f"remount,size={16 * MIB}", str(disk)], check=True)
         scene.recovers()
+
+
+def test_blobs_to_which_a_full_disk_left_empty_links_are_sent_again(scene: Scene) -> None:
+    """``distribution`` answers 500 to each question about such a blob, also when there is room again."""
+    image = scene.push()
+    layer, config = image.layers[-1].digest, sha256_of(scene.new.config)
+    scene.machine.push(scene.old, f"{scene.host}/{scene.name}", before=image.manifest)
+    for digest in (layer, config):
+        empty_link(scene.host, scene.name, digest)
+    assert blobs_at(scene.host, scene.name).isdisjoint({layer, config})
+    assert scene.recovers().sent == 1
+
+
+def test_an_attachment_to_whose_blobs_a_full_disk_left_empty_links(host: Host, name: str, tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "machine")
+    pushed = machine.push(machine.image("old"), f"{host}/{name}")
+
+    def attached() -> Descriptor:
+        repository = client(f"{host}/{name}")
+        return repository.attach(pushed.manifest, b"a lock", artifact_type="text/x-lock", media_type="text/plain")
+
+    first_time = attached()
+    blobs = [sha256_of(b"a lock"), sha256_of(EMPTY_JSON)]
+    for digest in blobs:
+        empty_link(host, name, digest)
+    assert attached() == first_time
+    assert blobs_at(host, name).issuperset(blobs)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
