@@ -1,8 +1,9 @@
 """The AzureML SDK, imported without what a submission does not use.
 
-``import azureml.core`` brings in an HTTP client for asyncio, a client of Docker with SSH, and numpy: a quarter of
-its time. All three are optional to it or used by functions that are not called here. A user's script that submits
-itself keeps numpy, whose numbers it may log to the run afterwards; any other process imports the SDK as it is.
+``import azureml.core`` brings in an HTTP client for asyncio, a client of Docker with SSH, numpy, and clients of Azure's
+resources and storage: half of its time. All of them are optional to it or used by functions that are rarely called. A
+user's script that submits itself keeps numpy, whose numbers it may log to the run afterwards; any other process imports
+the SDK as it is.
 """
 
 from __future__ import annotations
@@ -10,19 +11,28 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
-import importlib.abc
-import importlib.machinery
-import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
+
+from himl_container.azureml.later import imported_later
 
 _OPTIONAL = ("aiohttp", "numpy")
 """The SDK catches that they cannot be imported: ``_vendor/azure_storage/blob/_shared/authentication.py``,
 ``core/_metrics.py``."""
 _LATER = ("docker",)
 """Imported whole (``_model_management/_util.py``), and used when a model is deployed to a local service."""
-
+_CALLED_LATER = (
+    "azure.mgmt.keyvault",
+    "azure.mgmt.resource",
+    "azure.mgmt.storage",
+    "azureml._vendor.azure_resources",
+    "azureml._vendor.azure_storage.blob",
+    "azureml._vendor.azure_storage.fileshare",
+)
+"""Clients that are made when a workspace is created (``_workspace/_utils.py``, ``_arm_deployment_orchestrator.py``,
+``_project/_commands.py``), or when files travel (``_file_utils/file_utils.py``, ``_run_impl/file_watcher.py``,
+``_history/utils/_hdi_wasb_utils.py``, ``data/azure_storage_datastore.py``)."""
 
 IN_A_SCRIPT = ("aiohttp",)
 """What is left out where the process is a user's."""
@@ -57,12 +67,10 @@ def _left_out(optional: Sequence[str]) -> Iterator[None]:
     absent = [name for name in optional if name not in sys.modules]
     for name in absent:
         sys.modules[name] = None  # type: ignore[assignment]  # the import system's own way to say "cannot be imported"
-    finder = _LaterFinder()
-    sys.meta_path.insert(0, finder)
     try:
-        yield
+        with imported_later(_LATER, _CALLED_LATER):
+            yield
     finally:
-        sys.meta_path.remove(finder)
         for name in absent:
             if sys.modules.get(name, False) is None:
                 del sys.modules[name]
@@ -78,18 +86,3 @@ def _without_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-class _LaterFinder(importlib.abc.MetaPathFinder):
-    """Gives a module that is loaded when something of it is asked for."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        """Return a spec that loads later, for the modules that may."""
-        if fullname not in _LATER:
-            return None
-        found = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if found is not None and found.loader is not None:
-            found.loader = importlib.util.LazyLoader(found.loader)
-        return found

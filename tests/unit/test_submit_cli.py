@@ -300,12 +300,19 @@ def test_in_our_own_process_the_sdk_leaves_out_what_is_not_used() -> None:
         "import sys; sys.modules['__main__'].__file__ = '/any/himl-container'\n"
         "from himl_container.azureml.quick_import import import_sdk\n"
         "import_sdk()\n"
-        "print([name for name in ('aiohttp', 'numpy', 'paramiko') if name in sys.modules])\n"
+        "left_out = ('aiohttp', 'numpy', 'paramiko', 'azure.mgmt.storage', 'azureml._vendor.azure_storage.fileshare')\n"
+        "print([name for name in left_out if name in sys.modules])\n"
         "import docker, numpy\n"
         "print(docker.DockerClient.__name__, numpy.int64(1) + 1)\n"
+        "from azureml._vendor.azure_storage.blob import BlobServiceClient\n"
+        "from azureml._vendor.azure_storage.fileshare import FileProperties\n"
+        "from azureml.data import azure_storage_datastore as used\n"
+        "client = used.BlobServiceClient('https://account.blob.core.windows.net')\n"
+        "print(type(client) is BlobServiceClient, client.account_name)\n"
+        "print(isinstance(FileProperties(), used.FileProperties), isinstance(1, used.FileProperties))\n"
     )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines() == ["[]", "DockerClient 2"], done.stderr
+    assert done.stdout.splitlines() == ["[]", "DockerClient 2", "True account", "True False"], done.stderr
 
 
 @pytest.mark.parametrize("command", ["submit", "status", "logs", "cancel", "download", "runs", "verify"])
