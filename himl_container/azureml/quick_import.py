@@ -34,6 +34,13 @@ _CALLED_LATER = (
 ``_project/_commands.py``), or when files travel (``_file_utils/file_utils.py``, ``_run_impl/file_watcher.py``,
 ``_history/utils/_hdi_wasb_utils.py``, ``data/azure_storage_datastore.py``)."""
 
+_SUBSCRIPTIONS = "azure.mgmt.resource"
+"""Of this the login uses one client (``core/authentication.py``), once for each workspace that is opened."""
+_OTHER_CLIENTS = tuple(
+    f"{_SUBSCRIPTIONS}.{name}"
+    for name in ("databoundaries", "features", "links", "locks", "managedapplications", "policy", "resources")
+)
+
 IN_A_SCRIPT = ("aiohttp",)
 """What is left out where the process is a user's."""
 
@@ -51,7 +58,10 @@ def import_sdk(optional: Sequence[str] | None = None) -> ModuleType:
     with _left_out(optional), _without_collection():
         # What a submission imports when it is under way would come without the exceptions above.
         importlib.import_module("azureml._run_impl.run_history_facade")
-        return importlib.import_module("azureml.core")
+        sdk = importlib.import_module("azureml.core")
+    with imported_later((), _OTHER_CLIENTS):
+        importlib.import_module(_SUBSCRIPTIONS)
+    return sdk
 
 
 def is_our_command() -> bool:

@@ -310,9 +310,15 @@ def test_in_our_own_process_the_sdk_leaves_out_what_is_not_used() -> None:
         "client = used.BlobServiceClient('https://account.blob.core.windows.net')\n"
         "print(type(client) is BlobServiceClient, client.account_name)\n"
         "print(isinstance(FileProperties(), used.FileProperties), isinstance(1, used.FileProperties))\n"
+        "from azure.mgmt.resource import FeatureClient, SubscriptionClient\n"
+        "print(isinstance(FeatureClient, type), isinstance(SubscriptionClient, type))\n"
+        "from azure.mgmt.resource.features import FeatureClient\n"
+        "print(isinstance(FeatureClient, type))\n"
     )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines() == ["[]", "DockerClient 2", "True account", "True False"], done.stderr
+    assert done.stdout.splitlines() == ["[]", "DockerClient 2", "True account", "True False", "False True", "True"], (
+        done.stderr
+    )
 
 
 @pytest.mark.parametrize("command", ["submit", "status", "logs", "cancel", "download", "runs", "verify"])
