@@ -135,8 +135,10 @@ def create_dataset_configs(
 
     What is a DatasetConfig already keeps its own datastore, an empty one too: that means the workspace's default.
 
-    :raises WrongValue: a name is empty.
+    :raises WrongValue: a name is empty, or there is a name where a list of them is wanted.
     """
+    if isinstance(datasets, (str, DatasetConfig)):
+        raise WrongValue(f"Datasets are given as a list, and not as {datasets!r}.")
     return [
         DatasetConfig(name=item, datastore=default_datastore) if isinstance(item, str) else item
         for item in datasets or ()

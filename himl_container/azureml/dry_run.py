@@ -100,8 +100,10 @@ def _image(plan: SubmitPlan) -> ImageRef:
 def _configuration(plan: SubmitPlan, image: ImageRef) -> dict[str, Any]:
     """Return what the SDK would send of the run configuration (``_execution/_commands.py``)."""
     from himl_container.azureml.quick_import import import_sdk
+    from himl_container.azureml.service_failures import sdk_needed
 
-    import_sdk()
+    with sdk_needed():
+        import_sdk()
     from azureml.core._serialization_utils import _serialize_to_dict
 
     from himl_container.azureml.configuration import environment_to_build

@@ -24,6 +24,7 @@ from himl_container.azureml.constants import (
 from himl_container.azureml.context import RUN_CONTEXT, is_running_in_azure_ml
 from himl_container.azureml.datasets import DatasetConfig, create_dataset_configs, input_key, output_key
 from himl_container.azureml.distributed import is_global_rank_zero
+from himl_container.azureml.failures import WrongValue
 
 if TYPE_CHECKING:
     from azureml.core import Run, ScriptRunConfig, Workspace
@@ -158,7 +159,7 @@ def submit_to_azure_if_needed(  # noqa: PLR0917  # hi-ml's signature
             spec=description(environment_variables, docker_shm_size, num_nodes, max_run_duration),
             inputs=inputs,
             outputs=outputs,
-            ignored=ignored_folders or [],
+            ignored=_several(ignored_folders, "ignored_folders"),
             tags=tags,
             after=after_submission,
             wait=wait_for_completion,
@@ -198,6 +199,7 @@ def _submit(wanted: _Submission) -> NoReturn:
     from himl_container.azureml.console import ConsoleReporter
     from himl_container.azureml.quick_import import IN_A_SCRIPT, import_sdk
     from himl_container.azureml.script_run import create_script_run
+    from himl_container.azureml.service_failures import sdk_needed
     from himl_container.azureml.staging import described_by_git
     from himl_container.azureml.submission import queue_run, wait_for_run
     from himl_container.azureml.toolbox import warn_without_toolbox
@@ -205,7 +207,8 @@ def _submit(wanted: _Submission) -> NoReturn:
     from himl_container.launch.script import resolve_command
     from himl_container.launch.snapshot import check_limits
 
-    import_sdk(IN_A_SCRIPT)
+    with sdk_needed():
+        import_sdk(IN_A_SCRIPT)
     script_run = create_script_run(wanted.root, wanted.entry_script, wanted.script_params)
     root = Path(script_run.source_directory)
     with with_ignored(root, wanted.ignored) as snapshot:
@@ -279,6 +282,16 @@ def _conda_file(given: PathOrString | None, environment_name: str) -> Path | Non
 
     settings = load_settings({}, cwd=Path.cwd(), environ=os.environ)
     return None if settings.conda_files else find_file(CONDA_ENVIRONMENT_FILE)
+
+
+def _several(values: Sequence[PathOrString] | None, name: str) -> Sequence[PathOrString]:
+    """Return a list; one text in its place would be a list of letters.
+
+    :raises WrongValue: it is one text or path.
+    """
+    if isinstance(values, (str, Path)):
+        raise WrongValue(f"{name} is a list, and not {str(values)!r}.")
+    return values or []
 
 
 def _stem(script_run: ScriptRunConfig) -> str:

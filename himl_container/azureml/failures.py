@@ -29,6 +29,10 @@ class FailedAssertion(InputError, AssertionError):  # noqa: N818
     """What hi-ml checked by an assertion does not hold."""
 
 
+class MissingSdk(InputError, ModuleNotFoundError):  # noqa: N818
+    """The AzureML SDK, or a part of it, is not installed."""
+
+
 class MissingRun(InputError):  # noqa: N818
     """There is no such run, or it cannot be read (hi-ml raised a plain ``Exception``)."""
 

@@ -14,7 +14,7 @@ from himl_container.azureml.constants import (
     ENV_WORKSPACE_NAME,
     WORKSPACE_CONFIG_JSON,
 )
-from himl_container.azureml.failures import WrongValue
+from himl_container.azureml.failures import MissingRun, WrongValue
 from himl_container.azureml.workspace import WorkspaceNames, find_file, workspace_names
 from himl_container.errors import InputError
 
@@ -64,15 +64,19 @@ def find_way(
 
     :param ask: None where nobody can be asked.
     :raises WrongValue: (a ValueError) no workspace is named, or the file that names it cannot be read.
+    :raises MissingRun: the run was in an emulator whose folder is gone.
     """
     if emulator and config is not None:
         raise InputError("--emulator and --workspace-config name two workspaces", where="--emulator")
+    theirs = Path(record.emulator) if record is not None and record.emulator else None
     if emulator:
-        return Way(emulator=True, folder=Path(record.emulator) if record and record.emulator else None)
+        return Way(emulator=True, folder=theirs if theirs is not None and theirs.is_dir() else None)
     if config is not None:
         return Way(workspace_names(config))
-    if record is not None and record.emulator:
-        return Way(emulator=True, folder=Path(record.emulator))
+    if record is not None and theirs is not None:
+        if not theirs.is_dir():  # one that is made there anew would not have the run
+            raise MissingRun(f"run {record.run} was in an emulator whose folder is gone", where=str(theirs))
+        return Way(emulator=True, folder=theirs)
     if record is not None:
         return Way(WorkspaceNames(record.subscription_id, record.resource_group, record.workspace))
     if _is_configured(environ):
@@ -106,13 +110,16 @@ def go(way: Way, environ: MutableMapping[str, str], reporter: Reporter) -> Works
 def open_quickly(names: WorkspaceNames) -> Workspace:
     """Return the workspace, with an SDK that was imported the short way; for our own command line alone.
 
+    :raises MissingSdk: the SDK is not installed.
     :raises LoginFailed: nobody is logged in, or the login has expired.
     :raises AzureMLError: there is no such workspace, or AzureML does not answer.
     """
     from himl_container.azureml.quick_import import import_sdk
+    from himl_container.azureml.service_failures import sdk_needed
     from himl_container.azureml.workspace import open_workspace
 
-    import_sdk()
+    with sdk_needed():
+        import_sdk()
     return open_workspace(names)
 
 

@@ -29,8 +29,10 @@ def create_script_run(
         starts a module.
     :param script_params: by default, and where the list is empty, those of the script that is running, without
         ``--azureml``.
-    :raises WrongValue: the script is outside of the folder.
+    :raises WrongValue: the script is outside of the folder, or the parameters are one text.
     """
+    if isinstance(script_params, str):
+        raise WrongValue(f"script_params is a list of words, and not the text {script_params!r}.")
     from azureml.core import ScriptRunConfig
 
     from himl_container.azureml.translate import PYTHON, command_line

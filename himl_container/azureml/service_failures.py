@@ -28,6 +28,23 @@ def explained(what: str, next_step: str = "") -> Iterator[None]:
         raise found from error
 
 
+@contextlib.contextmanager
+def sdk_needed() -> Iterator[None]:
+    """Turn the failed import of the AzureML SDK into an error that says how to get it; the SDK is an extra.
+
+    :raises MissingSdk: (a ModuleNotFoundError) it is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "azureml" or isinstance(error, HimlError):
+            raise
+        from himl_container.azureml.failures import MissingSdk
+
+        hint = "pip install 'himl-container[azure]'"
+        raise MissingSdk(f"the AzureML SDK is not installed (there is no {error.name})", hint=hint) from error
+
+
 def explanation(what: str, error: BaseException, next_step: str = "") -> AzureMLError | None:
     """Return our exception for one of the SDK's, or None where it is no failure of a service."""
     from himl_container.azureml.failures import LoginFailed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from himl_container.azureml.constants import RUN_RECOVERY_FILE
 from himl_container.azureml.failures import WrongValue
-from himl_container.errors import HimlError
+from himl_container.errors import HimlError, StorageError
 
 if TYPE_CHECKING:
     from azureml.core import Run
 
 INTERRUPTED = 130
+PIPE_CLOSED = 141
 _NO_RUNS = "No runs were found"
 
 
@@ -61,15 +63,21 @@ def selected_runs(args: argparse.Namespace) -> list[Run]:
 
 def told(main: Callable[[], None]) -> NoReturn:
     """Run a tool, and end the process; a mistake is told in words, and its kind by the exit code."""
-    from himl_container.azureml.service_failures import explained
+    from himl_container.azureml.service_failures import explained, sdk_needed
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        with explained("AzureML"):
+        with explained("AzureML"), sdk_needed():
             main()
     except HimlError as error:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would complain when it flushes standard output
+        sys.exit(PIPE_CLOSED)
+    except OSError as error:  # a folder that cannot be made, a file that cannot be read
+        print(f"Error: {error.filename or 'cannot go on'}: {error.strerror or error}", file=sys.stderr)  # noqa: T201
+        sys.exit(StorageError.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     sys.exit(0)

@@ -216,3 +216,9 @@ def test_one_name_twice(inputs: list[DatasetConfig], outputs: list[DatasetConfig
 def test_outputs_have_no_fixed_folder() -> None:
     with pytest.raises(ValueError, match=r"Output datasets can't have a target_folder set\."):
         DatasetConfig("a", target_folder="/tmp/x").to_output_dataset(SimpleNamespace(), 0)
+
+
+@pytest.mark.parametrize("one", ["images", DatasetConfig("images")])
+def test_one_dataset_is_no_list(one: Any) -> None:
+    with pytest.raises(ValueError, match="Datasets are given as a list"):
+        create_dataset_configs(one)

@@ -271,6 +271,12 @@ def test_the_conda_file_is_that_of_the_project(tmp_path: Path, log: list[Any]) -
     assert log[2][2].name == "theirs"
 
 
+def test_ignored_folders_are_several(log: list[Any]) -> None:
+    with pytest.raises(ValueError, match="ignored_folders is a list, and not 'data'"):
+        submit_to_azure_if_needed("cpu", submit_to_azureml=True, ignored_folders=cast("Any", "data"))
+    assert log == []
+
+
 def test_libraries_are_quiet() -> None:
     import logging
 

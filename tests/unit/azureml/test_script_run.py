@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,3 +63,9 @@ def test_no_arguments_are_those_of_the_running_script(tmp_path: Path, given: lis
 def test_a_module(tmp_path: Path) -> None:
     made = create_script_run(tmp_path, "-m package.module", ["a b"])
     assert (made.script, made.command) == (None, "python -m package.module 'a b'")
+
+
+def test_parameters_are_words_and_not_letters() -> None:
+    text: Any = "--lr 0.1"
+    with pytest.raises(ValueError, match="script_params is a list of words"):
+        create_script_run(script_params=text)

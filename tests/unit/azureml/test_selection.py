@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from himl_container.azureml import selection, tools_download, tools_tb
-from himl_container.azureml.failures import FailedAssertion, WrongValue
+from himl_container.azureml.failures import FailedAssertion, LoginFailed, MissingRun, WrongValue
+from himl_container.azureml.runs import fetch_run, get_most_recent_run_id, get_run_by_id
 from himl_container.azureml.selection import AzureRunIdSource, determine_run_id_source, get_aml_runs
 from himl_container.azureml.tool_arguments import told
 from himl_container.azureml.tools_download import determine_output_dir_name
@@ -206,3 +207,63 @@ def test_a_run_must_be_named(main: Any, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="One of latest_run_file"):
         main([])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (PermissionError(13, "Permission denied", "/x/logs"), 74, "Error: /x/logs: Permission denied\n"),
+        (ModuleNotFoundError("No module named 'azureml.core'", name="azureml.core"), 65, "himl-container[azure]"),
+    ],
+)
+def test_what_the_disk_and_the_installation_lack_is_told_in_words(
+    error: Exception, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wrong() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        told(wrong)
+    assert ended.value.code == code
+    assert said in capsys.readouterr().err
+
+
+def test_a_file_without_an_id(tmp_path: Path) -> None:
+    file = tmp_path / "most_recent_run.txt"
+    for content in (b"", b" \n", b"\xff\xfe\x00"):
+        file.write_bytes(content)
+        with pytest.raises(WrongValue, match="id of a run") as caught:
+            get_most_recent_run_id(file)
+        assert str(file) in str(caught.value)
+
+
+def _refused(status: int) -> Any:
+    """A workspace whose service answers with a status."""
+
+    def get_run(run_id: str) -> None:
+        error = RuntimeError(f"status {status}")
+        error.status_code = status  # type: ignore[attr-defined]
+        raise error
+
+    return SimpleNamespace(name="ws", get_run=get_run)
+
+
+def test_a_login_that_ended_is_not_a_run_that_is_missing() -> None:
+    with pytest.raises(MissingRun, match="Unable to retrieve run a in workspace ws"):
+        get_run_by_id(_refused(404), "a")
+    with pytest.raises(RuntimeError, match="status 401"):
+        get_run_by_id(_refused(401), "a")
+
+    def get_run(run_id: str) -> None:
+        raise LoginFailed("the Azure CLI: expired", hint="az login")
+
+    workspace: Any = SimpleNamespace(name="ws", get_run=get_run)
+    with pytest.raises(LoginFailed, match="expired"):
+        get_run_by_id(workspace, "a")
+
+
+def test_an_empty_name_finds_no_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("azureml.core.Experiment.list", lambda *_, **__: [SimpleNamespace(name="any")])
+    workspace: Any = SimpleNamespace(name="ws")
+    with pytest.raises(MissingRun, match="no such experiment"):
+        fetch_run(workspace, ":a_1")

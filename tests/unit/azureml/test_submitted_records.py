@@ -141,9 +141,20 @@ def test_flags_come_first(nowhere: Path) -> None:
 
 def test_a_run_leads_to_where_it_went(nowhere: Path) -> None:
     config(nowhere / "config.json")
-    assert way(record=record("a", emulator="/emu")) == Way(emulator=True, folder=Path("/emu"))
+    folder = nowhere / "emu"
+    folder.mkdir()
+    there = record("a", emulator=str(folder))
+    assert way(record=there) == Way(emulator=True, folder=folder)
+    assert way(record=there, emulator=True) == Way(emulator=True, folder=folder)
     assert way(record=record("a")) == Way(WorkspaceNames("sub", "group", "space"))
     assert way() == Way(WorkspaceNames("s", "g", "w"))
+
+
+def test_no_emulator_is_made_where_one_was_thrown_away(nowhere: Path) -> None:
+    gone = record("a", emulator=str(nowhere / "gone"))
+    with pytest.raises(MissingRun, match="an emulator whose folder is gone"):
+        way(record=gone)
+    assert way(record=gone, emulator=True) == Way(emulator=True)
 
 
 def test_which_emulator_a_way_leads_to() -> None:
