@@ -84,27 +84,12 @@ def _before_the_end(action: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def taken_exactly(snapshot: Snapshot) -> Iterator[None]:
-    """Have the SDK take exactly this snapshot of its folder inside of the context.
-
-    What is left out by other rules than those of the folder's own ignore file (runs on this machine, ``.git``,
-    AzureML's default list) is written into ``.amlignore``; where nothing is, no file is touched. Another submission
-    from the same folder waits until this one has been taken.
-    """
-    path = snapshot.root / AML_IGNORE_FILE
-    lines = left_out(snapshot)
-    if not lines:
-        yield
-        return
-    if not path.exists():
-        lines.append(f"/{AML_IGNORE_FILE}")  # it is not the user's, so the run does not see it
-    with _alone(path), append_to_amlignore(lines, path):
-        yield
-
-
-@contextlib.contextmanager
 def with_ignored(root: Path, ignored: Iterable[str | Path]) -> Iterator[Snapshot]:
     """Have the SDK take the snapshot of a folder without some folders, and return what it is.
+
+    What is left out by other rules than those of the folder's own ignore file (runs on this machine, ``.git``,
+    AzureML's default list) is written into ``.amlignore`` too; where nothing is, no file is touched. Another submission
+    from the same folder waits until this one has been taken.
 
     :param ignored: folders or patterns, as lines of ``.amlignore`` would name them; an absolute path below the root is
         made relative to it.
@@ -115,20 +100,19 @@ def with_ignored(root: Path, ignored: Iterable[str | Path]) -> Iterator[Snapshot
 
     path = root / AML_IGNORE_FILE
     lines = [_line(item, root) for item in ignored]
-    if lines and not path.exists():
-        # A new file switches off what applies without one.
-        defaults = [] if any((root / name).exists() for name in IGNORE_FILES) else DEFAULT_PATTERNS
-        lines = [*defaults, *lines, f"/{AML_IGNORE_FILE}"]
     with contextlib.ExitStack() as stack:
-        if lines:
-            stack.enter_context(_alone(path))
-            stack.enter_context(append_to_amlignore(lines, path))
+        # Before anything is looked at: what another submission has written for its own time is not the user's.
+        stack.enter_context(_alone(path))
+        if lines and not path.exists():
+            # A new file switches off what applies without one.
+            defaults = [] if any((root / name).exists() for name in IGNORE_FILES) else DEFAULT_PATTERNS
+            lines = [*defaults, *lines, f"/{AML_IGNORE_FILE}"]
+        stack.enter_context(append_to_amlignore(lines, path))
         snapshot = scan(root, skip=earlier_runs(root / "runs"))
         more = left_out(snapshot)
-        if more and not lines:
-            stack.enter_context(taken_exactly(snapshot))
-        elif more:
-            stack.enter_context(append_to_amlignore(more, path))
+        if more and not path.exists():
+            more.append(f"/{AML_IGNORE_FILE}")  # it is not the user's, so the run does not see it
+        stack.enter_context(append_to_amlignore(more, path))
         yield snapshot
 
 

@@ -6,13 +6,14 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from himl_container.azureml.amlignore import append_to_amlignore, left_out, taken_exactly, with_ignored
+from himl_container.azureml.amlignore import append_to_amlignore, left_out, with_ignored
 from himl_container.errors import StorageError
 from himl_container.launch.snapshot import scan
 
@@ -162,14 +163,14 @@ def test_the_sdk_takes_what_a_local_run_takes(tmp_path: Path, ignore: dict[str, 
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert ".git/config" in sdk_takes(tmp_path)
     snapshot = scan(tmp_path)
-    with taken_exactly(snapshot):
+    with with_ignored(tmp_path, []):
         assert sdk_takes(tmp_path) == [file.path for file in snapshot.files]
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_where_nothing_is_left_out_no_file_is_touched(tmp_path: Path) -> None:
     write(tmp_path, "train.py")
-    with taken_exactly(scan(tmp_path)):
+    with with_ignored(tmp_path, []):
         assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
 
 
@@ -185,6 +186,29 @@ def test_ignored_folders(tmp_path: Path, ignore: dict[str, str]) -> None:
     left |= {"outputs/o"} if ignore else set()
     assert set(sent) == {"train.py", "runs/r", *ignore, *left}
     assert sorted(path.name for path in tmp_path.glob(".*ignore")) == sorted(ignore)
+
+
+def test_a_submission_does_not_see_what_another_one_has_written(tmp_path: Path) -> None:
+    """The second waits; a look at the folder before that would take the first one's file for the user's."""
+    write(tmp_path, "train.py", "big/a", ".git/config", "outputs/o")
+    first_has_written, second_is_off, sent = threading.Event(), threading.Event(), []
+
+    def second() -> None:
+        first_has_written.wait(30)
+        second_is_off.set()
+        with with_ignored(tmp_path, ["train.py"]):
+            sent.extend(sdk_takes(tmp_path))
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with with_ignored(tmp_path, ["big"]):
+        first_has_written.set()
+        assert second_is_off.wait(30)
+        thread.join(0.2)
+        assert sdk_takes(tmp_path) == ["train.py"]
+    thread.join(30)
+    assert sent == ["big/a"]
+    assert not (tmp_path / ".amlignore").exists()
 
 
 @given(st.text(st.sampled_from("ab*?[]!#\\ ."), min_size=1, max_size=6).filter(lambda name: name.strip(".") != ""))
