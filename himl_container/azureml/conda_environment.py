@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from himl_container.azureml.constants import DEFAULT_ENVIRONMENT_VARIABLES
 from himl_container.azureml.environments import quietly, register_environment
 from himl_container.azureml.failures import MissingFile, WrongValue
-from himl_container.azureml.retry import retried
+from himl_container.azureml.retry import one_line, retried
 
 if TYPE_CHECKING:
     from azureml.core import Environment, Workspace
@@ -74,12 +74,22 @@ def python_environment(
     :param workspace: where wheels are uploaded; without one, they are left out.
     :param variables: of the environment, beside hi-ml's own five, over which they win.
     :raises MissingFile: a wheel or the Conda file is not a file.
+    :raises WrongValue: the Conda file is none that AzureML takes.
     """
     from azureml.core import Environment
     from azureml.core.conda_dependencies import CondaDependencies
+    from azureml.exceptions import UserErrorException
 
     text = _text(conda_file)
-    dependencies = CondaDependencies(conda_dependencies_file_path=str(conda_file))
+    if not _document(conda_file).get("dependencies"):
+        raise WrongValue("the Conda file has no dependencies", where=str(conda_file))
+    try:
+        dependencies = CondaDependencies(conda_dependencies_file_path=str(conda_file))
+    except UserErrorException as error:
+        raise WrongValue(one_line(error), where=str(conda_file)) from error
+    for part in dependencies._conda_dependencies["dependencies"]:
+        if isinstance(part, dict) and "pip" in part and part["pip"] is None:
+            part["pip"] = []  # the SDK stumbles over a section without a line in it
     all_variables = {**DEFAULT_ENVIRONMENT_VARIABLES, **(variables or {})}
     hashed = [text, base_image, str(all_variables)]
     if indexes or main_index:

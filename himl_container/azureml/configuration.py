@@ -168,6 +168,8 @@ def environment_to_build(settings: Settings, workspace: Workspace | None) -> Env
     :param workspace: where wheels are uploaded; without one, they are left out, and nothing is asked of anybody.
     :raises WrongValue: there is no Conda file, or one is none.
     """
+    from conda_merge import MergeError  # type: ignore[import-untyped]
+
     from himl_container.azureml.conda_environment import merge_conda_files, python_environment
 
     if not settings.conda_files:
@@ -176,7 +178,12 @@ def environment_to_build(settings: Settings, workspace: Workspace | None) -> Env
         file = settings.conda_files[0]
         if len(settings.conda_files) > 1:
             file = Path(folder, "environment.yml")
-            merge_conda_files(list(settings.conda_files), file)
+            try:
+                merge_conda_files(list(settings.conda_files), file)
+            except MergeError as error:
+                raise WrongValue(
+                    f"the Conda files cannot be merged: {error}", where=", ".join(map(str, settings.conda_files))
+                ) from error
         return python_environment(
             file,
             indexes=settings.pip_extra_index_urls,

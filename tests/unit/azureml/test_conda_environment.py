@@ -9,6 +9,9 @@ import pytest
 import yaml
 
 from himl_container.azureml.conda_environment import content_name, create_python_environment, merge_conda_files
+from himl_container.azureml.configuration import environment_to_build
+from himl_container.azureml.failures import WrongValue
+from himl_container.settings import Settings
 
 CONDA = """\
 name: simple
@@ -178,3 +181,37 @@ def test_nothing_to_merge(tmp_path: Path, text: str) -> None:
 def test_files_that_are_none(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match=r"0\.yml"):
         merged(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty"),
+        ("[1, 2]", "a mapping"),
+        ("dependencies: [", "not YAML"),
+        ("name: a\n", "no dependencies"),
+        ("dependencies: [1]", "a list of texts"),
+        ("dependencies: [python]\nnonsense: 1\n", "unknown nonsense key"),
+    ],
+)
+def test_a_file_that_azureml_would_not_take(conda: Path, text: str, said: str) -> None:
+    conda.write_text(text)
+    with pytest.raises(WrongValue, match=said) as caught:
+        create_python_environment(conda)
+    assert str(conda) in str(caught.value)
+
+
+def test_an_empty_section_of_pip_takes_an_index(conda: Path) -> None:
+    conda.write_text("dependencies: [python=3.11, {pip: null}]\n")
+    made = create_python_environment(conda, pip_extra_index_url="https://private.example/simple")
+    assert len(list(made.python.conda_dependencies.pip_options)) == 2
+
+
+def test_files_that_contradict_each_other(tmp_path: Path) -> None:
+    files = []
+    for name, channels in (("a", "x, y"), ("b", "y, x")):
+        files.append(tmp_path / f"{name}.yml")
+        files[-1].write_text(f"channels: [{channels}]\ndependencies: [python]\n")
+    with pytest.raises(WrongValue, match="cannot be merged") as caught:
+        environment_to_build(Settings(tmp_path, tuple(files), tmp_path / "lock", tmp_path / "cache"), None)
+    assert "b.yml" in str(caught.value)
