@@ -97,6 +97,9 @@ def _settings_from(function: Command, options: tuple[Callable[[Any], Any], ...])
     @functools.wraps(function)
     def call(*args: Any, **values: Any) -> Any:
         flags = {name: values.pop(name) for name in names}
+        if values.get("as_json"):
+            # A mistake in the settings is found before the command makes its output, and is told as JSON all the same.
+            click.get_current_context().find_root().obj = make_output(as_json=True)
         settings = load_settings(flags, cwd=Path.cwd(), environ=os.environ)
         _bind_registry_login(settings.remote_name)
         return function(*args, settings=settings, **values)

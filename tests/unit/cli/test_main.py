@@ -182,6 +182,28 @@ def test_a_bad_option_is_an_input_error(install: Installed, capsys: pytest.Captu
     assert "--cache-dir" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("first", ["settings", "output"])
+def test_a_bad_setting_is_told_as_json(
+    first: str, install: Installed, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(settings: Settings, output: Output) -> None: ...
+
+    decorators = (environment_options, output_options)
+    for decorate in decorators if first == "output" else decorators[::-1]:
+        command = decorate(command)
+    install(command)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[tool.himl-container]\nnonsense = 1\n")
+    assert main.run(["try", "--json"]) == 65
+    captured = capsys.readouterr()
+    event = json.loads(captured.out)
+    assert (event["event"], event["exit_code"]) == ("error", 65)
+    assert "nonsense" in event["what"]
+    assert captured.err == ""
+    assert main.run(["try"]) == 65
+    assert capsys.readouterr().out == ""
+
+
 def _run(*command: str, **options: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **options}
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, check=False)
