@@ -60,6 +60,11 @@ class Record:
         return dataclasses.asdict(self)
 
 
+def is_run_id(text: str) -> bool:
+    """Whether a text can be the id of a run."""
+    return re.fullmatch(_RUN_ID, text) is not None
+
+
 class Records:
     """The records of this machine."""
 
@@ -121,7 +126,7 @@ def choose_run(text: str, records: Records, *, cwd: Path) -> Chosen:
             )
         return Chosen(newest[0].run, newest[0].experiment, newest[0])
     experiment, separator, run = text.rpartition(EXPERIMENT_RUN_SEPARATOR)
-    if (separator and not experiment) or ":" in experiment or not re.fullmatch(_RUN_ID, run):
+    if (separator and not experiment) or ":" in experiment or not is_run_id(run):
         raise MissingRun(f"{text!r} is not the name of a run", hint="Write its id, EXPERIMENT:ID, or 'latest'.")
     record = records.find(run)
     return Chosen(run, experiment or (record.experiment if record else ""), record)

@@ -33,15 +33,16 @@ def complete_run(context: click.Context, parameter: click.Parameter, incomplete:
     """Complete the id of a run that this folder knows of: the last one submitted, and local ones, the newest first."""
     from click.shell_completion import CompletionItem
 
-    found = list(dict.fromkeys(run for run in _runs(context) if run.startswith(incomplete)))
+    from himl_container.azureml.records import is_run_id
+
+    # What is offered ends up in the line that the shell carries out, and the folder may be a stranger's.
+    found = list(dict.fromkeys(run for run in _runs(context) if is_run_id(run) and run.startswith(incomplete)))
     return [CompletionItem(run) for run in found[:_MOST_RUNS]]
 
 
 def _runs(context: click.Context) -> Iterator[str]:
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        run = Path("most_recent_run.txt").read_text(encoding="utf-8").strip().rpartition(":")[2]
-        if run.isprintable() and run:
-            yield run
+        yield Path("most_recent_run.txt").read_text(encoding="utf-8").strip().rpartition(":")[2]
     if context.info_name == "verify":
         folder = context.params.get("runs_dir") or Path("runs")
         with contextlib.suppress(OSError):

@@ -79,6 +79,16 @@ def test_runs_that_were_submitted_are_offered(tmp_path: Path, command: str) -> N
     assert offered == ["cloud_2", "cloud_3", "cloud_1"]
 
 
+def test_nothing_is_offered_that_the_shell_would_carry_out(tmp_path: Path) -> None:
+    """A folder that a stranger has made must not put a command into the line."""
+    (tmp_path / "most_recent_run.txt").write_text("an_experiment:$(touch${IFS}gone)")
+    for name in ("`id`", "a;b", "a b", "train_1"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "run.json").write_text("{}")
+    assert values(complete("status", "", cwd=tmp_path)) == []
+    assert values(complete("verify", "", cwd=tmp_path)) == ["latest", "train_1"]
+
+
 def test_a_script_to_submit_is_a_file(tmp_path: Path) -> None:
     assert complete("submit", "--azureml", "trai", cwd=tmp_path) == ["file,trai"]
 
