@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from himl_container.environment.urls import scrub
+
 Severity = Literal["ok", "warning", "error", "skipped"]
 Repair = Callable[[], str]
 """Mends what was found and says in a few words what it did; raises HimlError or OSError where it cannot."""
@@ -32,7 +34,7 @@ class Finding:
     def as_json(self) -> dict[str, object]:
         """Return plain values; ``fixable`` says whether ``--fix`` would do something."""
         fixable = self.repair is not None and self.severity != "ok"
-        texts = {name: getattr(self, name) for name in ("check", "severity", "found", "means", "fix")}
+        texts = {name: scrub(getattr(self, name)) for name in ("check", "severity", "found", "means", "fix")}
         return {**texts, "fixable": fixable}
 
 

@@ -45,6 +45,11 @@ class FakeDaemon:
 # This machine
 
 
+def test_no_credential_in_json() -> None:
+    found = Finding("x", "error", "asked https://u:CANARY@h/", "means", "ask https://h/?sig=CANARY")
+    assert "CANARY" not in str(found.as_json())
+
+
 def test_python_versions() -> None:
     assert host.python((3, 12, 1)).severity == "ok"
     assert host.python((3, 9, 0)).severity == "warning"
