@@ -34,6 +34,7 @@ LEFT_OUT = "--ignore"
 _EXPERIMENT = r"[A-Za-z0-9][A-Za-z0-9_-]{0,254}"
 _COMPUTE = r"[A-Za-z0-9][A-Za-z0-9-]{0,62}"
 _MAX_TAGS = 50
+_MADE_EXECUTABLE = ("sh", "-c", 'chmod +x "$0" && exec "$0" "$@"')
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,18 @@ def _stem(request: SubmitRequest) -> str:
 def _runnable(command: tuple[str, ...]) -> tuple[str, ...]:
     """Return a command that works on files without modes, which is how AzureML's snapshots have them."""
     if len(command) == 1 and command[0].startswith("./"):
-        return ("sh", "-c", 'chmod +x "$0" && exec "$0" "$@"', *command)
+        return (*_MADE_EXECUTABLE, *command)
     return command
+
+
+def what_runs(spec: LaunchSpec) -> str:
+    """Return what a run was asked to run, in words for a list of runs: without its arguments."""
+    words = spec.command
+    if words[: len(_MADE_EXECUTABLE)] == _MADE_EXECUTABLE:
+        words = words[len(_MADE_EXECUTABLE) :]
+    elif words[-1] == "-m":
+        words = (*words, *spec.arguments[:1])
+    return " ".join(words)
 
 
 def _snapshot(source: Path, defaults: RunDefaults, request: SubmitRequest) -> Snapshot:

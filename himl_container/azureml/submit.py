@@ -70,6 +70,7 @@ def submit(
     :raises HimlError: as :func:`himl_container.azureml.images.pushed_image`.
     """
     from himl_container.azureml.reach import emulator_of, go, open_quickly
+    from himl_container.azureml.request import what_runs
     from himl_container.azureml.toolbox import warn_without_toolbox
     from himl_container.azureml.workspace_registry import default_cache
 
@@ -94,7 +95,7 @@ def submit(
         workspace=names.workspace_name,
         emulator=emulator,
         folder=str(Path.cwd()),
-        script=" ".join(plan.spec.command),
+        script=what_runs(plan.spec),
         image=image.digest if image else "",
         fingerprint=image.fingerprint if image else "",
         lock=image.lock if image else "",

@@ -10,6 +10,7 @@ its name, whatever the variables of a run are.
 from __future__ import annotations
 
 import copy
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,7 +74,8 @@ def run_configuration(
     result.environment_variables = dict(spec.environment)
     result.docker = DockerConfiguration(use_docker=True, shm_size=size_text(spec.shm_size))
     if spec.max_duration is not None:
-        result.max_run_duration_seconds = int(spec.max_duration)
+        # Half a second is not 0, which is no limit.
+        result.max_run_duration_seconds = int(spec.max_duration) or math.ceil(spec.max_duration)
     if spec.nodes > 1:
         # One process for each node, as hi-ml has it: PyTorch Lightning starts those of a node by itself.
         result.mpi = MpiConfiguration(node_count=spec.nodes)

@@ -119,7 +119,7 @@ def _read(path: Path) -> WorkspaceNames:
         found = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise WrongValue("Workspace config file does not exist or cannot be read.", where=str(path)) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WrongValue(f"the workspace config file is not JSON: {error}", where=str(path)) from error
     values = [found.get(name) if isinstance(found, dict) else None for name in WorkspaceNames._fields]
     wrong = [

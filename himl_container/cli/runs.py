@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,7 @@ from himl_container.cli.options import output_options
 from himl_container.cli.tables import plain, table
 
 if TYPE_CHECKING:
-    from himl_container.azureml.records import Record
+    from himl_container.azureml.records import Record, Records
     from himl_container.cli.output import Output
 
 Row = dict[str, Any]
@@ -35,7 +37,10 @@ def command(
     count: int,
     offline: bool,
 ) -> None:
-    """List what was submitted to AzureML from this machine, newest first, and how it stands."""
+    """List what was submitted to AzureML from this machine, newest first, and how it stands.
+
+    With --workspace-config or --emulator: to this workspace alone.
+    """
     from himl_container.azureml.records import Records
     from himl_container.azureml.workspace_registry import default_cache
 
@@ -43,10 +48,25 @@ def command(
         way = way_for(output, emulator=emulator, workspace_config=workspace_config)
         rows = list(_of_experiment(open_way(way, output), experiment, count))
     else:
-        records = Records(default_cache()).newest(count)
+        records = _from(Records(default_cache()), emulator=emulator, workspace_config=workspace_config)[:count]
         statuses = {} if offline else _statuses(records, output)
         rows = [_row(record, statuses.get(record.run, "")) for record in records]
     output.result({"runs": rows}, _as_text(rows))
+
+
+def _from(records: Records, *, emulator: bool, workspace_config: Path | None) -> tuple[Record, ...]:
+    """Return all records, newest first; of one workspace alone where a flag names it."""
+    from himl_container.azureml.emulated import emulator_folder
+    from himl_container.azureml.reach import find_way
+
+    found = records.newest(sys.maxsize)
+    if not emulator and workspace_config is None:
+        return found
+    names = find_way(emulator=emulator, config=workspace_config, environ=os.environ).names
+    if names is None:
+        folder = str(emulator_folder(os.environ))
+        return tuple(one for one in found if one.emulator == folder)
+    return tuple(one for one in found if _place(one)[1:] == tuple(names))
 
 
 def _statuses(records: tuple[Record, ...], output: Output) -> dict[str, str]:
@@ -103,7 +123,7 @@ def _of_experiment(workspace: Any, name: str, count: int) -> Iterator[Row]:
         from azureml.core import Experiment
 
         found = Experiment.list(workspace, experiment_name=name)
-        if not found:
+        if not found or not name:  # an empty name is no filter to the service
             raise MissingRun(
                 f"the workspace {workspace.name} has no experiment {name!r}",
                 where="--experiment",

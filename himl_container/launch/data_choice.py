@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from himl_container.errors import InputError
-from himl_container.launch.parse import check_name, is_text
+from himl_container.launch.parse import check_name, is_text, path_of
 
 Kind = Literal["dataset", "output"]
 
@@ -88,7 +88,7 @@ def choice_of(name: str, value: object, kind: Kind, *, where: str, base: Path) -
     local = text.get("local", "")
     return DataChoice(
         name,
-        base / Path(local).expanduser() if local else None,
+        base / path_of(local) if local else None,
         _registered(text.get("name", name), where),
         datastore=text.get("datastore", ""),
         version=_version(text.get("version", ""), where),

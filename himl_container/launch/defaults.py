@@ -76,7 +76,7 @@ class RunDefaults:
         if given is not None:
             return cwd / given
         value = self._values.get(key)
-        return None if value is None else self._root / Path(str(value)).expanduser()
+        return None if value is None else self._root / parse.path_of(str(value))
 
     def names(self, key: str, given: tuple[str, ...]) -> tuple[str, ...]:
         """Return a list; what is given comes on top of it."""

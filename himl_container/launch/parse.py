@@ -6,6 +6,7 @@ Every function raises InputError with the offending text, so that the command li
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from himl_container.errors import InputError
 
@@ -97,6 +98,14 @@ def is_text(value: str) -> bool:
         return b"\0" not in value.encode()
     except UnicodeEncodeError:  # the shell passed bytes that are not UTF-8
         return False
+
+
+def path_of(text: str) -> Path:
+    """Return the path that a text is; ``~`` at its beginning is the user's home, and ``~name`` is a name as any other.
+
+    (A shell has replaced the latter, where there is such a user.)
+    """
+    return Path(text).expanduser() if text == "~" or text.startswith("~/") else Path(text)
 
 
 def check_name(name: str, where: str) -> None:

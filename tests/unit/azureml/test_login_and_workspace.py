@@ -170,6 +170,12 @@ def test_a_malformed_file(bare: Path, text: str, said: str) -> None:
     assert "config.json" in str(caught.value)
 
 
+def test_a_file_that_is_nested_without_end(bare: Path) -> None:
+    (bare / "config.json").write_text("[" * 100_000)
+    with pytest.raises(WrongValue, match="is not JSON"):
+        get_workspace()
+
+
 def test_inside_of_azureml_its_own_workspace_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     from himl_container.azureml import context
 

@@ -11,7 +11,7 @@ import pytest
 
 from himl_container.azureml.datasets import DatasetConfig
 from himl_container.azureml.dry_run import request_as_json, request_as_text
-from himl_container.azureml.request import SubmitPlan, SubmitRequest, plan_submission
+from himl_container.azureml.request import SubmitPlan, SubmitRequest, plan_submission, what_runs
 from himl_container.errors import InputError
 from himl_container.launch.request import RunRequest, plan_run
 from himl_container.launch.spec import Dataset
@@ -215,3 +215,27 @@ def test_nothing_that_azureml_could_build(source: Path, settings: Settings) -> N
     made = plan(SubmitRequest("train.py", build_in_azureml=True), settings, source)
     with pytest.raises(InputError, match=r"himl-container init"):
         request_as_json(made)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "shown"),
+    [
+        ("train.py", ("--password", "x"), "python train.py"),
+        ("tool.sh", ("x",), "./tool.sh"),
+        ("-m", ("package.module", "x"), "python -m package.module"),
+        ("pytest", ("x",), "pytest"),
+    ],
+)
+def test_what_a_list_of_runs_shows(
+    script: str, arguments: tuple[str, ...], shown: str, source: Path, settings: Settings
+) -> None:
+    assert what_runs(plan(SubmitRequest(script, arguments), settings, source).spec) == shown
+
+
+def test_a_tilde_is_home_and_any_other_name_is_one(
+    source: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    given = ("a=~/a", "b=~nobody-of-this-name/b")
+    made = plan(SubmitRequest("train.py", datasets=given), settings, source).target.input_datasets
+    assert [one.local_folder for one in made] == [Path("/home/me/a"), source / "~nobody-of-this-name" / "b"]

@@ -70,6 +70,11 @@ def test_resources() -> None:
     assert (made.framework, made.communicator) == ("Python", "IntelMpi")
 
 
+def test_less_than_a_second_is_a_limit() -> None:
+    made = run_configuration(spec("python", "a.py", max_duration=0.5), TARGET, None, WORKSPACE)
+    assert made.max_run_duration_seconds == 1
+
+
 def test_one_node_needs_no_mpi_and_no_limit_is_none() -> None:
     made = run_configuration(spec("python", "a.py"), TARGET, None, WORKSPACE)
     assert (made.node_count, made.communicator, made.max_run_duration_seconds) == (1, "None", None)
