@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from himl_container.azureml.constants import ENV_EMULATOR_CONFIG
-from himl_container.errors import InputError
+from himl_container.errors import InputError, StorageError
 
 if TYPE_CHECKING:
     from himl_container.progress import Reporter
@@ -35,7 +38,9 @@ def use_emulator(environ: MutableMapping[str, str], reporter: Reporter, folder: 
     chosen = emulator_folder(environ, folder)
     port = running_emulator(chosen)
     if port is None:
-        port = _start(chosen, reporter)
+        with _alone(chosen):
+            # Another submission may have started it while this one waited.
+            port = running_emulator(chosen) or _start(chosen, reporter)
     environ.update(client_variables(existing(chosen), port, environ))
     if not (chosen / CONFIG).exists():
         # Nobody else can be reached through it, so the usual roots are not needed: reading them takes 35 ms for each of
@@ -60,6 +65,18 @@ def running_emulator(folder: Path) -> int | None:
 
     running = find_running(folder)
     return running.port if running is not None else None
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep another process from starting an emulator in the same folder, which would find it taken and fail."""
+    from himl_container.azureml.workspace_registry import default_cache
+
+    key = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(StorageError, OSError):  # a cache that cannot be written is no reason not to start
+            stack.enter_context(default_cache().lock(f"emulator-{key}"))
+        yield
 
 
 def _start(folder: Path, reporter: Reporter) -> int:

@@ -95,11 +95,11 @@ class WrappedTensorboard:
         folders = {str(run.id): root / str(run.id) for run in self._runs}
         for folder in folders.values():
             folder.mkdir(parents=True, exist_ok=True)
+        # Made before the program is started: a folder that cannot be one of a run leaves nothing behind.
+        watchers = [RunWatcher(run, self._remote_root, folders[str(run.id)], self._interval) for run in self._runs]
         address = self._launch(root, folders)
-        self._watchers = [
-            RunWatcher(run, self._remote_root, folders[str(run.id)], self._interval) for run in self._runs
-        ]
-        for watcher in self._watchers:
+        self._watchers = watchers
+        for watcher in watchers:
             watcher.start()
         if start_browser:
             import webbrowser

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -244,6 +245,43 @@ def test_an_emulator_that_runs_is_used(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "emulator.toml").write_text("")  # it may let other hosts through, which the usual roots are for
     use_emulator(environ, told)
     assert environ["REQUESTS_CA_BUNDLE"] == "bundle.pem"
+
+
+def test_two_submissions_start_one_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second finds none either, waits for the first, and takes the one that has been started meanwhile."""
+    started: list[int] = []
+    looks: list[int | None] = []
+    both_have_looked = threading.Barrier(2, timeout=30)
+
+    def look(folder: Path) -> int | None:
+        with order:
+            found = started[0] if started else None
+            looks.append(found)
+            first = len(looks) <= 2
+        if first:
+            both_have_looked.wait()
+        return found
+
+    def start(folder: Path, reporter: object) -> int:
+        started.append(77)
+        return 77
+
+    order = threading.Lock()
+    monkeypatch.setenv("HIML_CONTAINER_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("himl_container.azureml.emulated.running_emulator", look)
+    monkeypatch.setattr("himl_container.azureml.emulated._start", start)
+    monkeypatch.setattr("himl_container.emulator.folder.existing", lambda folder: folder)
+    monkeypatch.setattr(
+        "himl_container.emulator.folder.client_variables", lambda *_: {"HIML_EMULATOR_CONFIG": str(tmp_path / "c")}
+    )
+    places = [{"HIML_CONTAINER_EMULATOR_DIR": str(tmp_path)} for _ in range(2)]
+    threads = [threading.Thread(target=use_emulator, args=(environ, _Told())) for environ in places]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert started == [77]
+    assert [environ["HIML_EMULATOR_CONFIG"] for environ in places] == [str(tmp_path / "c")] * 2
 
 
 def test_which_folder_the_emulator_has(tmp_path: Path) -> None:
