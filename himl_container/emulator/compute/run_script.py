@@ -38,7 +38,8 @@ def _himl_run() -> None:
         del space[name]
     space["__file__"] = os.path.abspath(script) if sys.version_info >= (3, 9) else script  # noqa: PTH100
     space["__doc__"] = None
-    space.pop("__annotations__", None)
+    if "__annotations__" in space:  # there from the start, until Python 3.13
+        space["__annotations__"] = {}
     try:
         with open(script, "rb") as file:
             code = compile(file.read(), script, "exec", dont_inherit=True)

@@ -51,6 +51,7 @@ def test_a_script_sees_what_it_sees_without_the_runner(tmp_path: Path) -> None:
         "raise SystemExit",
         "import atexit; atexit.register(print, 'at the end')\n1/0\n",
         "from __future__ import annotations\nx: Unknown = 1\nprint(__annotations__)\n",
+        "print(__annotations__, sorted(globals()))\n",
     ],
 )
 def test_a_script_ends_as_it_does_without_the_runner(tmp_path: Path, text: str) -> None:
