@@ -11,6 +11,8 @@ import contextlib
 import json
 import os
 import shutil
+import sys
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +61,24 @@ _SURROUNDINGS = _Surroundings()
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Lead a test that asks for the emulator to it, and no other."""
     _SURROUNDINGS.show(led="emulator" in getattr(item, "fixturenames", ()))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _sdk_clocks() -> Iterator[None]:
+    """Stop the clocks of the runs of a module: the SDK starts one for each run that has metrics, and stops none.
+
+    Each starts a thread a second, to the end of the process; the runs of all modules together would start a hundred.
+    """
+    yield
+    if "azureml._common.async_utils.batch_task_queue" not in sys.modules:
+        return
+    from azureml._common.async_utils.batch_task_queue import BatchTaskQueue
+    from azureml._common.async_utils.daemon import Daemon
+
+    for thread in threading.enumerate():
+        daemon = getattr(getattr(thread, "function", None), "__self__", None)
+        if isinstance(daemon, Daemon) and isinstance(getattr(daemon.work, "__self__", None), BatchTaskQueue):
+            daemon.stop()
 
 
 @dataclass(frozen=True)
