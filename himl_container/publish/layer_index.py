@@ -34,6 +34,7 @@ from himl_container.publish.index_document import (
 )
 from himl_container.registry.api import Repository, WrongContentError
 from himl_container.registry.model import EMPTY_JSON, OCI_EMPTY, OCI_MANIFEST, Descriptor, canonical_json, sha256_of
+from himl_container.registry.stored import store_whole
 
 ARTIFACT_TYPE = "application/vnd.himl-container.layer-index.v1"
 
@@ -185,6 +186,8 @@ class LayerIndex:
         if not self.segments:
             repository.upload_bytes(EMPTY_JSON)
         data = canonical_json(_manifest([segment.descriptor for segment in written if segment.descriptor]))
+        where = f"{repository.host}/{repository.name}:{TAG}"
+        store_whole(data, OCI_MANIFEST, put=repository.put_manifest, head=repository.head, where=where)
         digest = repository.put_manifest(data, OCI_MANIFEST, TAG)
         return LayerIndex(digest, written)
 

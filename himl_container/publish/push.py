@@ -25,6 +25,7 @@ from himl_container.publish.transfer import Transfer
 from himl_container.registry.api import Repository, connect
 from himl_container.registry.model import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, sha256_of
 from himl_container.registry.refusals import MissingBlobsError
+from himl_container.registry.stored import store_whole
 
 Attach = Callable[[Descriptor], None]
 """Adds something to an image that is about to get its tag."""
@@ -142,7 +143,8 @@ class _Push:
         """Put the manifest under the tag, and see that it is there."""
         layers = tuple(placed[layer.diff_id].descriptor for layer in self.image.layers)
         data, expected = image_manifest(self.image.config, layers, self.image.annotations)
-        self._store(data, expected)
+        store_whole(data, OCI_MANIFEST, put=self.target.put_manifest, head=self.target.head, where=self._where)
+        self.manifest_bytes += len(data)
         if self.attach is not None:
             self.attach(expected)
         found = self.target.head(self.tag)  # as late as can be
@@ -171,23 +173,6 @@ class _Push:
         if found.digest != expected.digest:
             return self._theirs(found, placed)
         return _Done(expected, layers, placed, self.manifest_bytes)
-
-    def _store(self, data: bytes, expected: Descriptor) -> None:
-        """Bring the manifest into the registry under its digest alone, and see that it is there, before a tag names it.
-
-        A full disk or a power cut may leave a registry an empty file for it. ``distribution`` (2.8) takes that for the
-        manifest ever after and gives the tag to it: what the tag named before would be lost, for nothing.
-
-        :raises RegistryError: the registry does not give what it took.
-        """
-        self.target.put_manifest(data, OCI_MANIFEST, expected.digest)
-        self.manifest_bytes += len(data)
-        try:
-            found = self.target.head(expected.digest)
-        except RegistryError as error:
-            raise RegistryError(f"{_NOT_GIVEN}: {error.what}", where=self._where, hint=_DAMAGED) from error
-        if found is None or found.size != expected.size:
-            raise RegistryError(f"{_NOT_GIVEN} whole", where=self._where, hint=_DAMAGED)
 
     def _theirs(self, found: Descriptor, placed: Mapping[str, Placed]) -> _Done:
         """Take what somebody else pushed under our tag, when it is the same image.
@@ -252,8 +237,6 @@ class _Push:
         return f"{self.target.host}/{self.target.name}:{self.tag}"
 
 
-_NOT_GIVEN = "the registry took the manifest and does not give it"
-_DAMAGED = "Its storage may be damaged: a full disk leaves that. The tag was not changed."
 _AGAIN = "Push again; only what is missing is sent."
 
 
@@ -268,7 +251,7 @@ def _essence(config: bytes) -> object:
         value = json.loads(config)
         inner = {name: item for name, item in value["config"].items() if name != "Labels"}
         return inner, value["rootfs"], value["os"], value["architecture"]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return config
 
 

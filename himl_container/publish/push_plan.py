@@ -105,7 +105,7 @@ def _planned(layer: PushLayer, repository: Repository, store: CompressedStore) -
     made = store.get(layer.diff_id)
     known = [remote.descriptor for remote in layer.remotes] + ([made.descriptor] if made else [])
     for blob in {blob.digest: blob for blob in known}.values():
-        if repository.blob_exists(blob.digest, blob.size):
+        if repository.blob_readable(blob.digest, blob.size):
             return PlannedLayer(layer.name, layer.diff_id, "there", blob.size)
     beside = next((one for one in layer.remotes if one.host == repository.host), None)
     if beside is not None and beside.repository != repository.name:

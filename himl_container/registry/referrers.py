@@ -7,6 +7,7 @@ Subject".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from urllib.parse import quote
 
 from himl_container.errors import RegistryError
@@ -14,9 +15,10 @@ from himl_container.registry.access import Access
 from himl_container.registry.answers import Request
 from himl_container.registry.descriptors import checked_digest, parse_descriptor
 from himl_container.registry.headers import next_page
-from himl_container.registry.manifests import manifest, parse_manifest, put_manifest
+from himl_container.registry.manifests import head, manifest, parse_manifest, put_manifest
 from himl_container.registry.model import OCI_EMPTY, OCI_INDEX, OCI_MANIFEST, Descriptor, canonical_json
 from himl_container.registry.retries import Failure, RetryableError
+from himl_container.registry.stored import store_whole
 
 _PAGES = 100
 _ENTRIES = 10_000
@@ -96,7 +98,15 @@ def note_by_tag(access: Access, subject: str, new: Sequence[Descriptor]) -> None
         entries = sorted((*kept, *missing), key=lambda value: str(value.get("digest")))
         base = {key: value for key, value in content.items() if key in ("annotations", "artifactType", "subject")}
         index = {**base, "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
-        put_manifest(access, canonical_json(index), OCI_INDEX, tag)
+        data = canonical_json(index)
+        store_whole(
+            data,
+            OCI_INDEX,
+            put=partial(put_manifest, access),
+            head=partial(head, access),
+            where=f"{access.where}:{tag}",
+        )
+        put_manifest(access, data, OCI_INDEX, tag)
         if {entry.digest for entry in new} - {one.digest for one in list_by_tag(access, subject)}:
             raise RetryableError(Failure(f"somebody else changed {tag[:19]} at the same time"))
 
