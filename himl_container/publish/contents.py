@@ -14,6 +14,7 @@ from himl_container.errors import EngineError, RegistryError
 from himl_container.image.store import LayerStore
 from himl_container.progress import Reporter, Task
 from himl_container.publish.listing import Listing, list_layer, uncompressed
+from himl_container.publish.pull_layers import plausible_size
 from himl_container.publish.tar_reader import TarReader
 from himl_container.publish.view import ImageView, LayerView
 
@@ -64,7 +65,8 @@ class Contents:
         if image.repository is None or layer.blob is None:
             raise EngineError("the Docker daemon's archive of the image lacks a layer", where=where)
         chunks = image.repository.stream(layer.blob)
-        return list_layer(_counted(chunks, task), diff_id=layer.diff_id, where=where)
+        limit = plausible_size(layer.blob.size)
+        return list_layer(_counted(chunks, task), diff_id=layer.diff_id, where=where, limit=limit)
 
     def _exported(self, image: ImageView, layers: Sequence[LayerView], task: Task) -> dict[str, Listing]:
         """Return the layers that only the daemon has; it gives the whole image or nothing."""

@@ -82,14 +82,15 @@ class Listing:
         self.size += upper.size
 
 
-def list_layer(chunks: Iterable[bytes], *, diff_id: str = "", where: str = "layer") -> Listing:
+def list_layer(chunks: Iterable[bytes], *, diff_id: str = "", where: str = "layer", limit: int = 0) -> Listing:
     """Read a layer, compressed or not, to its end.
 
     :param chunks: its bytes.
     :param diff_id: what the uncompressed bytes must hash to; empty to take them as they are.
+    :param limit: uncompressed bytes that it may have; 0 for any number.
     :raises RegistryError: it is damaged, no archive, or another layer.
     """
-    stream = _Hashing(uncompressed(chunks, where=where))
+    stream = _Hashing(uncompressed(chunks, where=where, limit=limit))
     listing = Listing()
     reader = TarReader(cast("BinaryIO", stream), where)
     for entry in reader:
@@ -113,11 +114,14 @@ def list_layer(chunks: Iterable[bytes], *, diff_id: str = "", where: str = "laye
     return listing
 
 
-def uncompressed(chunks: Iterable[bytes], *, where: str) -> BinaryIO:
+def uncompressed(chunks: Iterable[bytes], *, where: str, limit: int = 0) -> BinaryIO:
     """Return a stream of chunks as a file that is read forward, unpacked where its first bytes say gzip or zstd.
 
     Reading takes no more memory than what is asked for, however much a few bytes unpack to. Reading raises
     RegistryError where the content is damaged.
+
+    :param limit: bytes after which reading raises RegistryError too, since some kilobytes can unpack to what takes
+        hours to read; 0 for none.
     """
     import zstandard
     from isal import igzip
@@ -130,7 +134,7 @@ def uncompressed(chunks: Iterable[bytes], *, where: str) -> BinaryIO:
     elif head == _ZSTD:
         unpacker = zstandard.ZstdDecompressor()  # refuses a window of more than 128 MB, and so bounds the memory
         source = cast("BinaryIO", unpacker.stream_reader(cast("Any", file), read_across_frames=True))
-    return cast("BinaryIO", _Unpacked(source, where))
+    return cast("BinaryIO", _Unpacked(source, where, limit))
 
 
 def is_record(path: str) -> bool:
@@ -163,7 +167,7 @@ class _Chunks(io.RawIOBase):
 class _Unpacked:
     """A stream whose own ways of being damaged have become errors of ours."""
 
-    def __init__(self, source: BinaryIO, where: str) -> None:
+    def __init__(self, source: BinaryIO, where: str, limit: int) -> None:
         import gzip
         import zlib
 
@@ -172,13 +176,18 @@ class _Unpacked:
 
         self._source = source
         self._where = where
+        self._limit = self._left = limit
         self._damage = (EOFError, gzip.BadGzipFile, zlib.error, cast("Any", IsalError), zstandard.ZstdError)
 
     def read(self, size: int) -> bytes:
         try:
-            return self._source.read(size)
+            data = self._source.read(size)
         except self._damage as error:
             raise RegistryError(f"a layer is damaged: {error}", where=self._where) from error
+        self._left -= len(data)
+        if self._limit and self._left < 0:
+            raise RegistryError(f"a layer unpacks to more than {self._limit} bytes", where=self._where)
+        return data
 
 
 class _Hashing:

@@ -100,7 +100,7 @@ def read_config(repository: Repository, image: RemoteImage, *, platform: str) ->
         system, architecture = str(value["os"]), str(value["architecture"])
         fingerprint = str(((value.get("config") or {}).get("Labels") or {}).get(FINGERPRINT_LABEL, ""))
         steps = [str(step.get("created_by", "")) for step in value.get("history") or () if not step.get("empty_layer")]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise _malformed("configuration", where) from error
     if not all(is_digest(diff_id) for diff_id in diff_ids) or len(diff_ids) != len(image.layers) or not diff_ids:
         raise _malformed("configuration", where)

@@ -24,7 +24,7 @@ def layers_of(manifest: Manifest) -> tuple[Descriptor, ...]:
             Descriptor(str(layer["mediaType"]), str(layer["digest"]), int(layer["size"]))
             for layer in manifest.content["layers"]
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:  # JSON's 1e999 is read as an infinite number
         raise RegistryError("the registry's manifest is malformed", where=manifest.digest) from error
 
 
@@ -32,7 +32,7 @@ def diff_ids_of(config: bytes) -> tuple[str, ...]:
     """Return the layers that an image configuration names; none where it is malformed."""
     try:
         found = json.loads(config)["rootfs"]["diff_ids"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ()
     return tuple(map(str, found)) if isinstance(found, list) else ()
 

@@ -18,6 +18,7 @@ Kind = Literal["file", "link", "hardlink", "folder", "other"]
 _BLOCK = 512
 _CHUNK = 1 << 20
 _LONGEST_EXTENSION = 1 << 20
+_LONGEST_LENGTH = 20  # digits, and the blank behind them
 _MOST_ENTRIES = 5_000_000
 _KINDS: dict[bytes, Kind] = {
     **{b"0": "file", b"\0": "file", b"7": "file", b"S": "file"},
@@ -167,14 +168,17 @@ def _text(field: bytes) -> str:
 def _records(data: bytes) -> dict[str, str]:
     """Read ``<length> <key>=<value>`` lines; the length counts the whole line. What is malformed ends the list."""
     found: dict[str, str] = {}
-    while data:
-        digits = data[:20].partition(b" ")[0]
+    start = 0
+    while start < len(data):
+        digits = data[start : start + _LONGEST_LENGTH].partition(b" ")[0]
         length = int(digits) if digits.isdigit() else 0
-        key, equals, value = data[len(digits) + 1 : length - 1].partition(b"=")
+        if length <= len(digits):
+            break  # no line is as short as its own length; who went on from here would come back to it for ever
+        key, equals, value = data[start + len(digits) + 1 : start + length - 1].partition(b"=")
         if not equals:
             break
         found[key.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
-        data = data[length:]
+        start += length
     return found
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from himl_container.errors import RegistryError
 from himl_container.progress import Reporter, Task
 from himl_container.publish.listing import uncompressed
+from himl_container.publish.pull_layers import plausible_size
 from himl_container.publish.verify_model import Parting
 from himl_container.publish.view import ImageView, LayerView
 
@@ -62,7 +63,8 @@ def _hash(image: ImageView, layer: LayerView, task: Task) -> tuple[int, Parting 
     blob, failure, content = layer.blob, None, ""
     seen = _Seen(image.repository.stream(blob), task)
     try:
-        content = _digest(uncompressed(seen, where=f"{layer.name} of {image.name}"))
+        where = f"{layer.name} of {image.name}"
+        content = _digest(uncompressed(seen, where=where, limit=plausible_size(blob.size)))
     except RegistryError as error:
         failure = error
     try:

@@ -170,6 +170,15 @@ def test_a_layer_that_is_not_what_the_configuration_says_is_an_error(world: Worl
         diff(world, old.name, f"{NAME}:lies")
 
 
+def test_a_layer_that_unpacks_to_more_than_a_layer_may_be_is_an_error(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = world.push(OLD, OLD_FILES), world.push(NEW, NEW_FILES)
+    monkeypatch.setattr("himl_container.publish.contents.plausible_size", lambda compressed: 1000)
+    with pytest.raises(RegistryError, match="more than 1000 bytes"):
+        diff(world, old.name, new.name)
+
+
 def test_locks_are_compared_with_each_other_and_with_images(world: World, tmp_path: Path) -> None:
     made = world.push(OLD)
     write_lock(NEW, world.settings.lock_file)

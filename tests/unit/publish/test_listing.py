@@ -104,6 +104,27 @@ def test_records_that_cannot_be_read_own_nothing() -> None:
     assert found.owners["etc/passwd"] == Package("conda", "b")  # it says so, and only the count goes by it
 
 
+@pytest.mark.parametrize("records", [b"xx a=b\n", b"0 a=b\n", b"1 a=b\n", b"-9 a=b\n", b"9" * 19 + b" a=b\n"])
+def test_extended_headers_that_lead_nowhere_end(records: bytes) -> None:
+    """A line that says to have no length would be read again and again."""
+    header = bytearray(tarfile.TarInfo("pax").tobuf())
+    header[156:157] = tarfile.XHDTYPE
+    header[124:136] = b"%011o\0" % len(records)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    found = list_layer([bytes(header) + records.ljust(512, b"\0") + tar({"a": b"content"})])
+    assert found.facts.keys() == {"a"}
+
+
+def test_a_bomb_is_given_up_where_it_is_larger_than_a_layer_may_be() -> None:
+    info = tarfile.TarInfo("zeros")
+    info.size = 8 << 20
+    packed = pack(info.tobuf() + bytes(info.size) + bytes(1024), "zstd")
+    assert list_layer([packed], limit=9 << 20).size > info.size
+    with pytest.raises(RegistryError, match=f"more than {1 << 20} bytes"):
+        list_layer([packed], limit=1 << 20)
+
+
 def cut(data: bytes) -> bytes:
     return data[: len(data) // 2]
 

@@ -277,6 +277,7 @@ def test_a_manifest_that_makes_no_sense(place: Place, change: dict[str, object])
         b'{"rootfs":{"diff_ids":["sha256:../x"]},"os":"linux","architecture":"amd64"}',
         b'{"rootfs":{"diff_ids":[1]},"os":"linux","architecture":"amd64"}',
         b'{"rootfs":null,"os":"linux","architecture":"amd64"}',
+        pytest.param(b"[" * 100_000, id="nested without end"),
         b'{"rootfs":{"diff_ids":["' + sha256_of(A).encode() + b'"]},"os":"linux","architecture":"amd64","history":[1]}',
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from himl_container.progress import SilentReporter
 from himl_container.publish.compress import CompressedStore
 from himl_container.publish.model import Pushed, PushImage, PushLayer, RemoteBlob
 from himl_container.publish.push import push
-from himl_container.registry.model import OCI_MANIFEST, Descriptor, canonical_json, sha256_of
+from himl_container.publish.push_result import diff_ids_of, layers_of
+from himl_container.registry.model import OCI_MANIFEST, Descriptor, Manifest, canonical_json, sha256_of
 
 TAG = "ab" * 16
 
@@ -294,6 +296,17 @@ def test_tag_that_appears_meanwhile_with_another_image_is_left_alone(machine: Ma
     assert TAG not in machine.registry.named("put_manifest")
 
 
+def test_what_a_registry_says_of_another_image_may_be_anything(machine: Machine) -> None:
+    nested = b"[" * 100_000
+    interfere(machine, "head", PushImage(nested, ()))
+    with pytest.raises(RegistryError, match="another image under this tag"):
+        machine.push(image_of(machine.layer("base")))
+    assert diff_ids_of(nested) == ()
+    endless = {"layers": [{"mediaType": "a/b", "digest": sha256_of(b""), "size": json.loads("1e999")}]}
+    with pytest.raises(RegistryError, match="malformed"):
+        layers_of(Manifest(b"", OCI_MANIFEST, sha256_of(b""), endless))
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_tag_that_is_overwritten_right_after_us_is_noticed(machine: Machine, same: bool) -> None:
     image = image_of(machine.layer("base"))
@@ -407,8 +420,16 @@ def test_error_of_one_layer_stops_the_others_in_the_middle(machine: Machine) -> 
     with pytest.raises(RegistryError, match="denied"):
         machine.push(image_of(*layers))
     assert machine.target.tags == {}
-    # What other libraries set to tick in this process is none of ours.
-    assert not {thread for thread in threading.enumerate() if not isinstance(thread, threading.Timer)} - before
+
+    def left() -> set[threading.Thread]:
+        # What other libraries set to tick in this process is none of ours.
+        return {thread for thread in threading.enumerate() if not isinstance(thread, threading.Timer)} - before
+
+    # Their work is over when the push returns; the threads themselves take a moment to end.
+    until = time.monotonic() + 20
+    while left() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not left()
 
 
 def test_two_pushes_at_once_both_end_well(machine: Machine, tmp_path: Path) -> None:

@@ -317,6 +317,17 @@ def test_deep_reads_and_hashes_every_layer(world: World, made: Made) -> None:
         run_verify(world, made.name, deep=True, repository=cut)  # type: ignore[arg-type]
 
 
+def test_deep_gives_up_a_layer_that_unpacks_to_more_than_a_layer_may_be(
+    world: World, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("himl_container.publish.verify_deep.plausible_size", lambda compressed: 100)
+    found = run_verify(world, made.name, deep=True)
+    assert {what for _, what, _ in whats(found)} == {"content"}
+    assert found.hashed == sum(
+        layer["size"] for layer in json.loads(world.repository.manifests[made.subject.digest][0])["layers"]
+    )
+
+
 def test_deep_finds_a_layer_that_was_pushed_damaged(world: World, made: Made) -> None:
     """Its blob has its digest, and the manifest names it; only unpacking shows that it is another layer."""
     manifest = json.loads(world.repository.manifests[made.subject.digest][0])
