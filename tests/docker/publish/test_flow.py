@@ -103,6 +103,11 @@ def test_fresh_agent_with_a_warm_registry_asks_once_and_is_done(
     output, summary = (tmp_path / "output").read_text(), (tmp_path / "summary").read_text()
     assert all(text in output for text in (pushed["digest"], pushed["fingerprint"], "\nfalse\n"))
     assert pushed["digest"] in summary
+    # As Azure Pipelines sees it.
+    agent.environ["TF_BUILD"] = "True"
+    lines = agent("build", "--locked", "--push").stdout.splitlines()
+    for name, value in (("digest", pushed["digest"]), ("fingerprint", pushed["fingerprint"]), ("built", "false")):
+        assert f"##vso[task.setvariable variable={name};isOutput=true]{value}" in lines
     assert agent("cache", "key").stdout.strip() == pushed["fingerprint"]
     fresh = Agent(cli, tmp_path / "fresh")
     assert fresh("cache", "key").stdout.strip() == pushed["fingerprint"]

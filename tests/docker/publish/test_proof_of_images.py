@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 import kit
 import pytest
 from registry_server import Host
+
+from himl_container import __version__
+from himl_container.publish.proof import LOCK_TYPE, attached_documents
+from himl_container.publish.sbom import SBOM_TYPE
+from himl_container.registry.client import RegistryClient
 
 pytestmark = pytest.mark.docker
 
@@ -25,9 +31,20 @@ def result(cli: kit.Cli, *arguments: str, expect: int = 0, **environ: str) -> di
     return next(event for line in lines if (event := json.loads(line))["event"] == "result")
 
 
-def pushed(cli: kit.Cli) -> dict[str, Any]:
+def pushed(cli: kit.Cli, **environ: str) -> dict[str, Any]:
     """Build into the daemon, then push."""
-    return result(cli, "build") | result(cli, "push")
+    return result(cli, "build") | result(cli, "push", **environ)
+
+
+def attached(host: Host, image_name: str, digest: str) -> dict[str, bytes]:
+    """What a registry gives to who asks for what refers to an image, by its type."""
+    repository = RegistryClient.connect(f"{host}/{image_name}")
+    subject = repository.head(digest)
+    assert subject is not None
+    listed = {one.artifact_type for one in repository.referrers(digest)}
+    assert listed >= {LOCK_TYPE, SBOM_TYPE}
+    (lock,), (bill,) = (attached_documents(repository, subject, kind) for kind in (LOCK_TYPE, SBOM_TYPE))
+    return {LOCK_TYPE: lock, SBOM_TYPE: bill}
 
 
 def partings(found: dict[str, Any]) -> set[tuple[str, str]]:
@@ -39,14 +56,29 @@ def test_two_images_from_push_to_proof(
 ) -> None:
     nowhere = {"DOCKER_HOST": f"unix://{tmp_path / 'none.sock'}", "HIML_CONTAINER_CACHE_DIR": str(tmp_path / "empty")}
     project.environment(*OTHERS, "tinylib =1.0")
-    old = pushed(cli)
+    old = pushed(cli, SOURCE_DATE_EPOCH="1700000000")
     first_lock = (project.path / "pylock.himl.toml").read_bytes()
+
+    documents = attached(host, image_name, old["digest"])
+    assert documents[LOCK_TYPE] == first_lock
+    bill = json.loads(documents[SBOM_TYPE])
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    listed = {one["name"]: one for one in bill["components"]}
+    assert listed["tinylib"]["licenses"] == [{"license": {"id": "MIT"}}]
 
     seen = result(cli, "inspect", f"{host}/{image_name}@{old['digest']}", **nowhere)
     assert (seen["source"], seen["digest"], seen["packages_from"]) == ("registry", old["digest"], "lock")
     assert seen["config_digest"] == old["id"]
     packages = {one["name"]: one for one in seen["packages"]}
-    assert packages["tinylib"]["version"] == "1.0"
+    assert (packages["tinylib"]["version"], packages["tinylib"]["license"]) == ("1.0", "MIT")
+    assert all(one["license"] and one["size"] > 0 for one in seen["packages"])
+    stated = seen["annotations"]
+    assert stated["io.himl.fingerprint"] == seen["fingerprint"] == old["fingerprint"]
+    assert stated["io.himl.lock"] == f"sha256:{hashlib.sha256(first_lock).hexdigest()}"
+    assert stated["io.himl.version"] == __version__
+    assert stated["org.opencontainers.image.base.name"] == f"{host}/base:1"
+    assert host.blob_file(stated["org.opencontainers.image.base.digest"]).is_file()
+    assert stated["org.opencontainers.image.created"] == "2023-11-14T22:13:20Z"
     assert {one["layer"] for one in seen["packages"]} <= {one["name"] for one in seen["layers"]}
     weights = {one["digest"]: one["size"] for one in old["layers"] if one["digest"].startswith("sha256")}
     assert {one["size"] for one in seen["layers"]} == set(weights.values())
