@@ -112,6 +112,10 @@ def test_pushed_image_is_pulled_by_docker_and_runs_and_later_pushes_send_the_res
         again = result(run_cli, "push", environ=environ)
         assert (again["existed"], again["digest"], again["bytes_sent"]) == (True, pushed["digest"], 0)
         assert again["requests"] <= 2
+    pipeline = to(host, GITHUB_OUTPUT=str(tmp_path / "output"), TF_BUILD="True")
+    lines = run_cli("push", environ=pipeline).stdout.splitlines()
+    assert f"##vso[task.setvariable variable=digest;isOutput=true]{pushed['digest']}" in lines
+    assert f"\n{pushed['digest']}\n" in (tmp_path / "output").read_text()
 
     before = set(host.blobs())
     project.environment(*NEW)
