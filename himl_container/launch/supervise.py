@@ -119,6 +119,7 @@ class Supervisor:
         self._names: dict[int, str] = {}
         self._deadlines: dict[str, float] = {}
         self._attempt = Attempt()
+        self._early: list[NodeEnded] = []
 
     def run(
         self,
@@ -172,7 +173,9 @@ class Supervisor:
             if not isinstance(event, NodeEnded):
                 self._attempt.outcome = event.outcome if isinstance(event, Kill) else _outcome_of(event)
                 return True
-            self._note(event)  # a short script of rank 0 may end before the last rank has started
+            # A short script of rank 0 may end before the last rank has started; the others are stopped when all run.
+            self._note(event)
+            self._early.append(event)
         return False
 
     def _carry(self, rank: int, session: Session) -> None:
@@ -195,6 +198,8 @@ class Supervisor:
             self._deadlines["preempt"] = begin + limits.preempt
         if limits.timeout is not None:
             self._deadlines["timeout"] = begin + limits.timeout
+        for early in self._early:
+            self._react(early)
         while len(self._attempt.order) < len(self._names):
             event = self._next()
             if event is None:

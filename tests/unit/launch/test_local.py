@@ -332,6 +332,24 @@ def test_the_first_failing_node_stops_the_others_and_gives_the_exit_code(case: C
     assert {node.rank: node.exit_code for node in case.record.nodes} == {0: 143, 1: 5, 2: 137}
 
 
+def test_a_node_that_fails_before_the_next_one_has_started(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    containers = FakeContainers(Script(exit_code=5), OBEDIENT)
+    start = containers.start
+
+    def until_told(name: str) -> None:
+        start(name)
+        for thread in threading.enumerate():
+            if name == containers.made[0].name and thread.name == f"output of {name}":
+                thread.join(20)
+
+    monkeypatch.setattr(containers, "start", until_told)
+    result = case.run(containers, replace(SPEC, nodes=2))
+    assert (result.state, result.exit_code) == ("failed", 5)
+    assert "node 0 failed first" in result.reason
+    assert [name for _, name in containers.signals] == ["SIGTERM"]
+    assert {node.rank: node.exit_code for node in case.record.nodes} == {0: 5, 1: 143}
+
+
 def test_nodes_share_a_network_and_have_logs_of_their_own(case: Case) -> None:
     containers = FakeContainers(
         Script(output=(("stdout", b"a\nb"),)), Script(output=(("stdout", b"c"), ("stdout", b"d\n")))
