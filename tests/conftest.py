@@ -12,8 +12,23 @@ from types import FrameType
 
 import kit
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ("emulator_fixtures", "example_folders", "job_image", "torch_image")
+
+
+# Chosen here because hypothesis itself chooses by a variable (CI): the same examples everywhere, and no example fails
+# because the machine had something else to do. Other examples: --hypothesis-profile=default.
+settings.register_profile(
+    "same-everywhere",
+    settings.get_profile("default"),
+    deadline=None,
+    derandomize=True,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("same-everywhere")
 
 
 def pytest_configure() -> None:

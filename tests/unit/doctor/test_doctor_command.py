@@ -31,15 +31,15 @@ def test_a_check_that_hangs_is_given_up() -> None:
         never.wait(60)
 
     began = time.monotonic()
-    found = examine([Group("slow", hang, 0.2), Group("fine", fine)])
-    assert time.monotonic() - began < 20
+    found = examine([Group("slow", hang, 1.0), Group("fine", fine)])
+    assert time.monotonic() - began < 50
     never.set()
     assert [(finding.check, finding.severity) for finding in found] == [
         ("first", "ok"),
         ("slow", "error"),
         ("fine", "ok"),
     ]
-    assert "no answer within 0.2 s" in found[1].found
+    assert "no answer within 1 s" in found[1].found
 
 
 def test_a_check_that_fails_hides_no_other() -> None:

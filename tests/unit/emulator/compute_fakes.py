@@ -139,14 +139,17 @@ class Plant:
         self.compute.submit(run_id)
 
     def wait(self, run_id: str, *wanted: Status) -> Run:
-        """Wait until a run has one of these, or has ended."""
-        found = self.runs.get(run_id)
-        with self._news:
-            while not (found.status in wanted or (not wanted and found.status.ended)):
-                assert not found.status.ended, f"{run_id} is {found.status.value}: {found.error}"
-                assert self._news.wait(20), f"{run_id} stays {found.status.value}"
-                found = self.runs.get(run_id)
-        return found
+        """Wait until a run has one of these, or has ended, and ``changes`` says so too."""
+        until = time.monotonic() + 60
+        while True:
+            found = self.runs.get(run_id)
+            with self._news:
+                told = found.status in self.changes.get(run_id, ())
+                if told and (found.status in wanted or (not wanted and found.status.ended)):
+                    return found
+                assert not told or not found.status.ended, f"{run_id} is {found.status.value}: {found.error}"
+                assert time.monotonic() < until, f"{run_id} stays {found.status.value}"
+                self._news.wait(0.02)  # what changed since we asked was told before we listened
 
     def running(self, run_id: str) -> None:
         """Wait until a job's processes run."""

@@ -88,7 +88,7 @@ def test_logs_arrive_while_they_are_written_and_whole(artifacts: Artifacts) -> N
     logs.write("user_logs/std_log.txt", b"first\n")
     begin = time.monotonic()
     while "r1" and not artifacts.list("r1"):  # the writer has its own pace
-        assert time.monotonic() - begin < 10
+        assert time.monotonic() - begin < 60
     threads = [
         threading.Thread(target=lambda: [logs.write("user_logs/std_log.txt", b"x" * 999 + b"\n") for _ in range(300)])
         for _ in range(3)

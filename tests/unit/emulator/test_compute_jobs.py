@@ -11,7 +11,7 @@ from unit.launch.launch_fakes import Script
 
 from himl_container.emulator.compute.description import EMULATOR_LABEL, RUN_SCRIPT
 from himl_container.emulator.compute.folder import JobFolder
-from himl_container.emulator.compute.model import JobInput, JobOutput
+from himl_container.emulator.compute.model import Cluster, JobInput, JobOutput
 from himl_container.emulator.http import Refusal
 from himl_container.emulator.state.runs import Status
 from himl_container.errors import EngineError, LaunchError, RegistryError, StorageError
@@ -229,13 +229,16 @@ def test_nodes_are_a_limit_and_a_large_job_is_not_overtaken(make) -> None:  # ty
     assert plant.wait("a", Status.CANCELED).ended is not None
 
 
-def test_fifty_jobs_at_once_all_finish_in_order(make) -> None:  # type: ignore[no-untyped-def]
-    plant = make()
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_fifty_jobs_at_once_all_finish_in_order(make, nodes: int) -> None:  # type: ignore[no-untyped-def]
+    plant = make(clusters=(Cluster("cpu", max_nodes=nodes),))
     for number in range(50):
         plant.submit(f"r{number}")
     assert all(plant.wait(f"r{number}").status is Status.COMPLETED for number in range(50))
     started = [plant.runs.get(f"r{number}").started or 0 for number in range(50)]
-    assert all(started[number] <= started[number + 2] for number in range(48))
+    assert all(started)
+    if nodes == 1:  # with more of them, a thread that gets no processor may let others by
+        assert started == sorted(started)
 
 
 def test_a_higher_priority_goes_first(make) -> None:  # type: ignore[no-untyped-def]
@@ -254,6 +257,13 @@ def test_a_higher_priority_goes_first(make) -> None:  # type: ignore[no-untyped-
 
 def test_cancel_asks_gives_time_and_keeps_the_files(make) -> None:  # type: ignore[no-untyped-def]
     plant = make(Script(exit_code=None, on={"SIGTERM": 0}, first=_writes("outputs/x", "1")))
+    signal = plant.daemon.signal
+
+    def listens(name: str, number: str) -> None:
+        plant.wait("r1", Status.CANCEL_REQUESTED)  # else it may have ended before the run says so
+        signal(name, number)
+
+    plant.daemon.signal = listens
     plant.submit("r1")
     plant.running("r1")
     plant.compute.cancel("r1")
