@@ -11,6 +11,8 @@ from himl_container.azureml.failures import WrongValue
 if TYPE_CHECKING:
     from azureml.core import Run
 
+_LONGEST = 255
+"""Characters of an experiment's name."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -20,6 +22,15 @@ def to_azure_friendly_string(x: str | None) -> str | None:
     Letters of every script are kept, and nothing is trimmed at the ends (hi-ml's rule).
     """
     return None if x is None else re.sub(r"[\W_]+", "_", x)
+
+
+def azure_experiment_name(text: str) -> str:
+    """Return the text as AzureML takes it for the name of an experiment; hi-ml promised so, and its rule falls short.
+
+    AzureML takes no letters but those of ASCII, and none but a letter or a digit at the beginning.
+    """
+    ascii_only = "".join(one if one.isascii() else "_" for one in text)
+    return (to_azure_friendly_string(ascii_only) or "").lstrip("_")[:_LONGEST] or "experiment"
 
 
 def run_duration_string_to_seconds(s: str) -> int | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from himl_container.azureml.constants import RUN_RECOVERY_FILE, SDK_NAME, SDK_VERSION
 from himl_container.azureml.failures import UnfinishedRun
-from himl_container.azureml.names import create_run_recovery_id, to_azure_friendly_string
+from himl_container.azureml.names import azure_experiment_name, create_run_recovery_id
 from himl_container.azureml.retry import retried
 from himl_container.azureml.runs import is_run_and_child_runs_completed
 from himl_container.azureml.service_failures import explained
@@ -66,7 +66,7 @@ def queue_run(
     """
     from azureml.core import Experiment
 
-    name = to_azure_friendly_string(experiment_name) or "experiment"
+    name = azure_experiment_name(experiment_name)
     _introduce()
     with explained(f"the experiment {name}"):
         experiment = retried(f"opening the experiment {name}", lambda: Experiment(workspace=workspace, name=name))

@@ -208,12 +208,12 @@ class AzureMLLogger(Logger):
     def _start(self) -> Run:
         from azureml.core import Experiment
 
-        from himl_container.azureml.names import to_azure_friendly_string
+        from himl_container.azureml.names import azure_experiment_name
         from himl_container.azureml.workspace import get_workspace
 
         config = None if self._workspace_config_path is None else Path(self._workspace_config_path)
         workspace = get_workspace(self._workspace, config)
-        experiment = Experiment(workspace, to_azure_friendly_string(self.experiment_name))
+        experiment = Experiment(workspace, azure_experiment_name(self.experiment_name))
         # No folder is tracked and no snapshot taken: a script that runs elsewhere keeps its files there.
         return experiment.start_logging(outputs=False, snapshot_directory=None, display_name=self.run_name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from himl_container.azureml.names import (
+    azure_experiment_name,
     create_run_recovery_id,
     run_duration_string_to_seconds,
     split_recovery_id,
@@ -31,6 +33,27 @@ from himl_container.errors import InputError
 )
 def test_friendly_strings(text: str | None, friendly: str | None) -> None:
     assert to_azure_friendly_string(text) == friendly
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("train", "train"),
+        ("a-b c", "a_b_c"),
+        ("größe", "gr_e"),
+        ("__main__", "main_"),
+        ("日本", "experiment"),
+        ("", "experiment"),
+        ("a" * 300, "a" * 255),
+    ],
+)
+def test_what_azureml_takes_for_an_experiment(text: str, name: str) -> None:
+    assert azure_experiment_name(text) == name
+
+
+@given(st.text())
+def test_any_text_becomes_an_experiment_that_azureml_takes(text: str) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]{0,254}", azure_experiment_name(text))
 
 
 @given(st.text())
