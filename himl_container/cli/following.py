@@ -70,9 +70,10 @@ def tell_end(end: RunEnd, output: Output, value: Mapping[str, object]) -> None:
 
     :raises RunFailedError: it did not complete.
     """
-    output.result({**value, "run": end.run, "status": end.status, "reason": end.reason}, "")
     if end.completed:
         output.reporter.info(f"run {end.run} completed")
+    output.result({**value, "run": end.run, "status": end.status, "reason": end.reason}, "")
+    if end.completed:
         return
     words = {"Failed": "failed", "Canceled": "was cancelled", "NotResponding": "does not respond any more"}
     reason = f": {end.reason}" if end.reason else ""

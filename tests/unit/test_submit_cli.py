@@ -22,7 +22,7 @@ from himl_container.azureml.reach import chosen_workspace
 from himl_container.azureml.staging import git_facts, staged
 from himl_container.cli import following, main
 from himl_container.cli.azure import asker
-from himl_container.cli.output import Output, print_error
+from himl_container.cli.output import Output, make_output, print_error
 from himl_container.errors import RunFailedError
 from himl_container.launch.defaults import RunDefaults
 from himl_container.launch.snapshot import scan
@@ -222,6 +222,12 @@ def test_the_end_is_told_to_programs_too(capsys: pytest.CaptureFixture[str]) -> 
     following.wait_for(run_with("Completed"), Output(_Told(), as_json=True), show=True, value={"experiment": "e"})
     result = {"event": "result", "experiment": "e", "run": "run_1", "status": "Completed", "reason": ""}
     assert json.loads(capsys.readouterr().out) == result
+
+
+def test_the_result_is_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
+    following.wait_for(run_with("Completed"), make_output(as_json=True), show=False, value={})
+    events = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
+    assert (events[-1], events.count("result")) == ("result", 1)
 
 
 def test_the_emulator_takes_images_from_its_own_registry_alone(tmp_path: Path) -> None:
