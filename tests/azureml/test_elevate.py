@@ -159,15 +159,24 @@ def test_the_environment_is_the_image_by_digest(
     assert registered.docker.base_image == docker["baseImage"]
 
 
+@pytest.mark.parametrize(
+    ("words", "more"),
+    [
+        (("train.py", "--azureml", "--no-wait"), ["GET computes", "PATCH runs"]),
+        (("-m", "himl_container", "submit", "--azureml", "--cluster", "cpu-cluster", "train.py"), ["GET computes"]),
+    ],
+    ids=["script", "command line"],
+)
 def test_a_rerun_asks_little_more_than_the_sdk_alone(
-    project: Project, submitted: tuple[Any, str], tmp_path: Path
+    project: Project, submitted: tuple[Any, str], tmp_path: Path, words: tuple[str, ...], more: list[str]
 ) -> None:
     """The image is pushed, its environment registered, the source sent: both only have to start a run."""
     run, _ = submitted
     image = run.get_details()["runDefinition"]["environment"]["docker"]["baseImage"]
     plain = tmp_path / "plain.py"
     plain.write_text(PLAIN)
-    ours = project.requests("train.py", "--azureml", "--no-wait", at=tmp_path)
+    project.python(*words)  # the command line and the script send other files of the folder
+    ours = project.requests(*words, at=tmp_path)
     # The SDK alone takes more files, and sends them now.
     sdk = [item for item in project.requests(str(plain), image, at=tmp_path) if not _is_of_a_snapshot(item)]
     extra = list(ours)
@@ -176,8 +185,7 @@ def test_a_rerun_asks_little_more_than_the_sdk_alone(
         found = next((item for item in extra if _kind(item) == kind), None)
         assert found is not None, f"{request} is not among {ours}"
         extra.remove(found)
-    assert len(ours) <= len(sdk) + 3, extra
-    assert [_kind(item) for item in extra] == ["GET computes", "PATCH runs"]
+    assert [_kind(item) for item in extra] == more
 
 
 def _is_of_a_snapshot(request: str) -> bool:

@@ -222,8 +222,10 @@ def test_start_up_imports_nothing_heavy(arguments: list[str]) -> None:
     assert not {name for name in imported if name.startswith(("himl_container.image", "himl_container.environment"))}
 
 
-def test_help_of_the_group_names_each_command() -> None:
-    done = _run("-m", "himl_container.cli.main", "--help")
+@pytest.mark.parametrize("module", ["himl_container", "himl_container.cli.main"])
+def test_help_of_the_group_names_each_command(module: str) -> None:
+    done = _run("-m", module, "--help")
+    assert done.stdout.startswith("Usage: himl-container ")
     for name, text in main.COMMANDS.items():
         assert f"{name} " in done.stdout
         assert text.split()[0] in done.stdout
