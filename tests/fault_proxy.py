@@ -21,7 +21,7 @@ import json
 import re
 import socket
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,6 +98,7 @@ class Exchange:
         try:
             self._send(upstream, body, cut_after)
             if cut_after is not None:
+                _hang_up(upstream)
                 return None
             answer = upstream.getresponse()
             headers = [(key, value) for key, value in answer.getheaders() if key.lower() not in _NOT_PASSED_ON]
@@ -114,7 +115,8 @@ class Exchange:
             upstream.putheader("Content-Length", str(self.length if body is None else len(body)))
         upstream.endheaders()
         for piece in [body] if body is not None else self.pieces(self.length if cut_after is None else cut_after):
-            upstream.send(piece)
+            if not _taken(upstream, piece):
+                break
 
     def pass_on(self, path: str = "") -> None:
         """Do what happens without any fault; the body of a large answer is not held in memory.
@@ -166,6 +168,30 @@ class Exchange:
             self.handler.connection.shutdown(socket.SHUT_RDWR)
 
 
+def _taken(upstream: http.client.HTTPConnection, piece: bytes) -> bool:
+    """Send a piece of a body, and return whether the registry still listens.
+
+    One that refuses the request (401) reads no body and hangs up soon; its answer can be read all the same.
+    """
+    try:
+        upstream.send(piece)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
+
+
+def _hang_up(upstream: http.client.HTTPConnection) -> None:
+    """End the connection to the registry, and wait until it has noticed.
+
+    What it makes of the part that it has (it gives the upload up) would else depend on whether the client's next
+    request overtakes that.
+    """
+    with contextlib.suppress(OSError):
+        upstream.sock.shutdown(socket.SHUT_WR)
+        while upstream.sock.recv(_PIECE):
+            pass
+
+
 Action = Callable[[Exchange], None]
 
 
@@ -177,14 +203,19 @@ class _Rule:
     times: int | None
     skip: int
     every: int
+    each: int | None = None
     matched: int = 0
+    acted: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def takes(self, method: str, path: str) -> bool:
         if not re.fullmatch(self.method, method) or not re.search(self.path, path) or self.times == 0:
             return False
         self.matched += 1
-        if self.matched <= self.skip or (self.matched - self.skip) % self.every:
+        request = method, path.partition("?")[0]
+        spared = self.each is not None and self.acted[request] >= self.each
+        if spared or (self.matched - self.skip) // self.every <= self.acted.total():
             return False
+        self.acted[request] += 1
         self.times = None if self.times is None else self.times - 1
         return True
 
@@ -202,6 +233,10 @@ class FaultProxy:
     seen: list[Seen] = field(default_factory=list)
     _rules: list[_Rule] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _under_way: int = 0
+
+    def __post_init__(self) -> None:
+        self._idle = threading.Condition(self._lock)
 
     def on(self, method: str, *where: Any, times: int | None = 1, skip: int = 0, every: int = 1) -> None:
         """Add a rule: ``on(method, action)`` or ``on(method, path, action)``; the rule added last comes first.
@@ -217,13 +252,23 @@ class FaultProxy:
             self._rules.insert(0, _Rule(method, path, action, times, skip, every))
 
     def every(self, count: int, action: Action) -> None:
-        """Do something with each such request, without end."""
-        self.on(".*", action, times=None, every=count)
+        """Do something with each such request, without end, but with no request (method and path) more than four times.
+
+        Threads that keep in step would else have one of them meet the fault with each of its six tries, now and then.
+        It meets the next request instead.
+        """
+        with self._lock:
+            self._rules.insert(0, _Rule(".*", "", action, None, 0, count, each=4))
 
     def behave(self) -> None:
         """Forget all rules."""
         with self._lock:
             self._rules.clear()
+
+    def rest(self) -> None:
+        """Wait until no request is under way any more: one whose client has gone may still be on to the registry."""
+        with self._idle:
+            assert self._idle.wait_for(lambda: not self._under_way, timeout=130), "a request does not end"
 
     def paths(self, method: str, path: str = "") -> list[str]:
         """Return the paths that were asked with a method (a regular expression), also those that were cut."""
@@ -233,11 +278,16 @@ class FaultProxy:
         """Answer a request by the first rule that takes it."""
         with self._lock:
             self.seen.append(exchange.seen)
+            self._under_way += 1
             rule = next((rule for rule in self._rules if rule.takes(exchange.method, exchange.path)), None)
         try:
             (rule.action if rule else Exchange.pass_on)(exchange)
         except OSError:
             exchange.cut()
+        finally:
+            with self._idle:
+                self._under_way -= 1
+                self._idle.notify_all()
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -173,7 +173,7 @@ def registry(
 
 def _port(process: subprocess.Popen[bytes], log: Path) -> int:
     """Wait until the registry listens and return its port, which it writes into its log."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         text = log.read_text(encoding="utf-8", errors="replace")
         if found := _LISTENING.search(text):

@@ -13,6 +13,7 @@ import datetime
 import http.client
 import http.server
 import json
+import math
 import secrets
 import threading
 import time
@@ -51,7 +52,7 @@ class TokenServer:
     :param identities: users by the token of their Azure identity.
     :param rights: what a user may do at most; whoever is missing may do all.
     :param public: what may be done without any login; None refuses it.
-    :param lifetime: seconds until the registry refuses a token.
+    :param lifetime: seconds for which the registry takes a token at least (it counts whole ones).
     :param announced: seconds that the answer says instead; nothing for none.
     :param get_only: answer POST with 404, as servers without OAuth 2 do.
     :param echo: quote the login in the error.
@@ -111,7 +112,7 @@ class TokenServer:
             "aud": self.service.service,
             "nbf": int(now) - 2 * LEEWAY,
             "iat": int(now) - 2 * LEEWAY,
-            "exp": int(now + self.lifetime) - LEEWAY,
+            "exp": math.ceil(now + self.lifetime) - LEEWAY,  # whole seconds; rounded down, one may be refused at once
             "jti": secrets.token_hex(8),
             "access": access,
         }

@@ -190,7 +190,7 @@ def test_a_blob_that_is_said_to_exist_is_missed_by_the_manifest(proxy: FaultProx
 def test_attaching_at_the_same_time_keeps_both(proxy: FaultProxy, name: str, subject: Descriptor, told: Told) -> None:
     repositories = [client(f"{proxy.host}/{name}", told) for _ in range(2)]
     tag = subject.digest.replace(":", "-")
-    both_read, both_written = threading.Barrier(2, timeout=20), threading.Barrier(2, timeout=20)
+    both_read, both_written = threading.Barrier(2, timeout=60), threading.Barrier(2, timeout=60)
     proxy.on("GET", f"/manifests/{tag}", first(both_read.wait), times=2)
     proxy.on("PUT", f"/manifests/{tag}", change(lambda reply: both_written.wait()), times=2)
 

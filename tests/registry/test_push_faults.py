@@ -93,6 +93,7 @@ class Scene:
     def recovers(self) -> Pushed:
         """Push without any fault: only the blobs that the registry lacks are sent, and the new image is whole."""
         self.proxy.behave()
+        self.proxy.rest()
         self.proxy.seen.clear()
         there = blobs_at(self.host, self.name)
         pushed = self.push()
@@ -530,20 +531,30 @@ def test_a_disk_that_is_full_for_a_moment(tmp_path: Path, name: str) -> None:
 def test_an_interrupted_push_ends_at_once_and_the_next_one_sends_the_rest(scene: Scene) -> None:
     started = threading.Event()
     running: list[subprocess.Popen[str]] = []
+    two_have_arrived = threading.Semaphore(0)
+
+    def passed(exchange: Exchange) -> None:
+        exchange.pass_on()
+        two_have_arrived.release()
 
     def interrupt(exchange: Exchange) -> None:
         """Press Ctrl-C in the middle of a blob, and leave the connection as it is."""
         for _ in exchange.pieces(100_000):
             pass
         assert started.wait(60)
+        for _ in range(2):  # those that were before this one on the wire; they must not be interrupted as well
+            assert two_have_arrived.acquire(timeout=60)
         running[0].send_signal(signal.SIGINT)
         running[0].wait(30)
         exchange.cut()
 
-    scene.proxy.on("PUT", UPLOAD, interrupt, skip=2)
+    configuration = re.escape(quote(sha256_of(scene.new.config), safe=""))
+    layer = f"{UPLOAD}.*digest=(?!{configuration})"
+    scene.proxy.on("PUT", layer, passed, times=2)
+    scene.proxy.on("PUT", layer, interrupt, skip=2)
     running.append(scene.machine.start(scene.new, f"{scene.proxy.host}/{scene.name}", before=scene.was.manifest))
     started.set()
-    _, stderr = running[0].communicate(timeout=60)
+    _, stderr = running[0].communicate(timeout=120)
     assert (running[0].returncode, stderr) == (130, "interrupted\n")
     assert scene.is_old()
     arrived = blobs_at(scene.host, scene.name) - {one.digest for one in scene.was.layers}
@@ -569,7 +580,7 @@ def test_a_layer_of_3_gb_is_pushed_with_little_memory(host: Host, name: str, tmp
     total.update(bytes(size % MIB))
     layer = PushLayer("large", f"sha256:{total.hexdigest()}", size=size, path=path)
     process = machine.start(image_of(layer), f"{host}/{name}")
-    stdout, stderr = process.communicate(timeout=300)
+    stdout, stderr = process.communicate(timeout=800)
     assert process.returncode == 0, stderr
     said = json.loads(stdout)
     assert said["bytes"] > 450_000_000
