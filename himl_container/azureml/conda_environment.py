@@ -86,7 +86,7 @@ def python_environment(
     try:
         dependencies = CondaDependencies(conda_dependencies_file_path=str(conda_file))
     except UserErrorException as error:
-        raise WrongValue(one_line(error), where=str(conda_file)) from error
+        raise WrongValue(one_line(error).removeprefix("UserErrorException: "), where=str(conda_file)) from error
     for part in dependencies._conda_dependencies["dependencies"]:
         if isinstance(part, dict) and "pip" in part and part["pip"] is None:
             part["pip"] = []  # the SDK stumbles over a section without a line in it

@@ -23,6 +23,8 @@ from himl_container.cache import Cache
 LATEST = "latest"
 _RUN_ID = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,255}"
 """What AzureML takes as a run's id; it becomes a part of addresses and the name of a folder."""
+_OF_A_SEARCH = r"(HD_[A-Za-z0-9-]+)_[0-9]+"
+"""One run of a search, which is where the search is; the search's own id comes first."""
 _FOLDER = "submitted"
 
 
@@ -99,7 +101,8 @@ class Records:
 class Chosen:
     """A run that a user means.
 
-    :param experiment: empty where it was not said. :param record: None where the run was not submitted from here.
+    :param experiment: empty where it was not said. :param record: None where the run was not submitted from here; that
+        of the search for one of its runs.
     """
 
     run: str
@@ -129,6 +132,8 @@ def choose_run(text: str, records: Records, *, cwd: Path) -> Chosen:
     if (separator and not experiment) or ":" in experiment or not is_run_id(run):
         raise MissingRun(f"{text!r} is not the name of a run", hint="Write its id, EXPERIMENT:ID, or 'latest'.")
     record = records.find(run)
+    if record is None and (part := re.fullmatch(_OF_A_SEARCH, run)):
+        record = records.find(part[1])
     return Chosen(run, experiment or (record.experiment if record else ""), record)
 
 

@@ -79,6 +79,14 @@ def test_a_run_by_its_id(records: Records, tmp_path: Path) -> None:
     assert choose_run("x:unknown", records, cwd=tmp_path) == Chosen("unknown", "x", None)
 
 
+def test_a_run_of_a_search_is_where_the_search_is(records: Records, tmp_path: Path) -> None:
+    search = record("HD_4f526dc4-20e8-480a-b69d-171515946b37", emulator="/emu")
+    records.add(search)
+    assert choose_run(f"{search.run}_12", records, cwd=tmp_path) == Chosen(f"{search.run}_12", "train", search)
+    assert choose_run(f"{search.run}_x", records, cwd=tmp_path).record is None
+    assert choose_run("HD_other_1", records, cwd=tmp_path).record is None
+
+
 @pytest.mark.parametrize("text", ["a:b:c", ":a", "a:", "a/b", "a\nb", "../a", "..", ".", "x:..", "a\\b", "a?b", "a b"])
 def test_what_is_no_run(records: Records, tmp_path: Path, text: str) -> None:
     with pytest.raises(MissingRun, match="is not the name of a run"):
