@@ -15,7 +15,7 @@ from himl_container.emulator.identity import Identity, Kind
 from himl_container.emulator.routes import Route
 from himl_container.emulator.state.database import Database
 from himl_container.emulator.state.runs import Run, Runs
-from himl_container.emulator.state.snapshots import Snapshots
+from himl_container.emulator.state.snapshots import NOTHING, Snapshots
 
 _EXPERIMENT = "/execution/v1.0/{ws}/experiments/{experiment}"
 
@@ -105,7 +105,7 @@ class ExecutionService:
         definition = dict(section(document, "Configuration"))
         parent_id = _text(document, "ParentRunId")
         snapshot_id = _text(document, "SnapshotId")
-        if snapshot_id == str(uuid.UUID(int=0)):
+        if snapshot_id == NOTHING:
             # An empty folder is equal to what an empty workspace has, and that is called so.
             snapshot_id = ""
         self._check_parent(request.identity, parent_id)

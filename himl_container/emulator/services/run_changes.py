@@ -9,6 +9,7 @@ from typing import Any
 from himl_container.emulator.http import Refusal
 from himl_container.emulator.services.experiments import object_of
 from himl_container.emulator.state.run import Run, Status, tag_map, text_map
+from himl_container.emulator.state.snapshots import NOTHING
 
 _TEXTS = {
     "displayName": "display_name",
@@ -39,7 +40,9 @@ def values_of(asked: Mapping[str, Any]) -> dict[str, Any]:
         if asked.get(name) is not None:
             values[field] = _lineage(asked[name], name)
     values["options"] = {name: asked[name] for name in _OPTIONS if asked.get(name) is not None}
-    if snapshot := values["properties"].get("ContentSnapshotId"):
+    snapshot = values["properties"].get("ContentSnapshotId")
+    # The SDK notes it after the submission: a job that still waits would look for what there is not.
+    if snapshot and snapshot != NOTHING:
         values["snapshot_id"] = snapshot
     return values
 

@@ -28,6 +28,9 @@ from himl_container.emulator.state.snapshot_zip import lay_out, zipped
 MAX_BYTES = 2 * 1024**3
 """The SDK stops at 300 MB by itself, unless its user has raised that; what Azure's service takes is not known."""
 
+NOTHING = str(uuid.UUID(int=0))
+"""What the SDK calls the snapshot of an empty folder in an empty workspace; there is none of this id."""
+
 _FEW = 8
 """So many files are fetched one by one; more come as the zip file, which is made once for all jobs of the snapshot."""
 

@@ -77,6 +77,16 @@ def test_a_snapshot_is_noted_in_the_run() -> None:
     assert rig.runs.get("r1").snapshot_id == "abc"
 
 
+def test_the_snapshot_of_nothing_is_none() -> None:
+    """What a job that still waits must not look for: the SDK names it after the submission of an empty folder."""
+    rig = Rig()
+    rig.run()
+    nothing = "00000000-0000-0000-0000-000000000000"
+    rig.json("PATCH", f"{RUNS}/r1", {"properties": {"ContentSnapshotId": nothing}})
+    run = rig.runs.get("r1")
+    assert (run.snapshot_id, run.properties["ContentSnapshotId"]) == ("", nothing)
+
+
 def test_lineage_grows() -> None:
     rig = Rig()
     rig.run()
