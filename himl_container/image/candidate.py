@@ -33,16 +33,15 @@ def candidate_name(fingerprint: str, *, engine: Engine, cache: Cache) -> Iterato
         noted = cache.read_json(*note)
         left = [name for name in noted if str(name).startswith(prefix)] if isinstance(noted, list) else []
         name = prefix + os.urandom(6).hex()
-        cache.write_json([*left, name], *note)
         try:
+            cache.write_json([*left, name], *note)
             yield name
         finally:
-            with contextlib.suppress(Exception):  # the first error is the one to tell; the next build tries again
-                stuck = [each for each in (name, *left) if not _removed(each, engine)]
-                if stuck:
-                    cache.write_json(stuck, *note)
-                else:
-                    cache.root.joinpath(*note).unlink()
+            try:
+                _tidy((name, *left), note, engine=engine, cache=cache)
+            except KeyboardInterrupt:  # it came in the middle of this
+                _tidy((name, *left), note, engine=engine, cache=cache)
+                raise
 
 
 def left_candidates(cache: Cache) -> tuple[str, ...]:
@@ -66,6 +65,16 @@ def _unused(note: Path, cache: Cache) -> tuple[str, ...]:
         except BlockingIOError:
             return ()
     return tuple(name for name in names if re.fullmatch(rf"himl-candidate:{re.escape(note.stem)}-[0-9a-f]+", name))
+
+
+def _tidy(names: tuple[str, ...], note: tuple[str, str, str], *, engine: Engine, cache: Cache) -> None:
+    """Remove names, and the note of them; note those that stay."""
+    with contextlib.suppress(Exception):  # the first error is the one to tell; the next build tries again
+        stuck = [each for each in names if not _removed(each, engine)]
+        if stuck:
+            cache.write_json(stuck, *note)
+        else:
+            cache.root.joinpath(*note).unlink()
 
 
 def _removed(name: str, engine: Engine) -> bool:

@@ -87,6 +87,23 @@ def test_a_build_that_fails_or_is_interrupted_leaves_no_name(names: Names, cache
     assert not notes(cache)
 
 
+def test_an_interrupt_while_the_name_is_removed_leaves_none(names: Names, cache: Cache) -> None:
+    remove, asked = names.remove_image, []
+
+    def interrupted(reference: str) -> None:
+        asked.append(reference)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        remove(reference)
+
+    names.remove_image = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt), candidate_name(FINGERPRINT, engine=names.engine, cache=cache) as name:
+        names.there.add(name)
+    assert asked == [name, name]
+    assert not names.there
+    assert not notes(cache)
+
+
 def test_what_a_killed_build_left_is_kept_while_its_layers_may_be_of_use_and_then_removed(
     names: Names, cache: Cache
 ) -> None:
