@@ -77,7 +77,7 @@ class Browser:
         actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
         self._post("actions", actions=[{"type": "key", "id": "keyboard", "actions": actions}])
 
-    def wait(self, script: str, *arguments: Any, seconds: float = 20) -> None:
+    def wait(self, script: str, *arguments: Any, seconds: float = 60) -> None:
         """Wait until a function's body returns something true."""
         until = time.monotonic() + seconds
         while not self.run(script, *arguments):
@@ -161,7 +161,7 @@ def browser(folder: Path) -> Iterator[Browser]:
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 90
     with socket.socket() as client:
         while client.connect_ex(("127.0.0.1", port)):
             assert process.poll() is None and time.monotonic() < until, "chromedriver does not answer"

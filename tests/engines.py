@@ -202,7 +202,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _wait_for_socket(path: Path, log: Path, seconds: float = 30) -> None:
+def _wait_for_socket(path: Path, log: Path, seconds: float = 90) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
@@ -212,7 +212,7 @@ def _wait_for_socket(path: Path, log: Path, seconds: float = 30) -> None:
     raise AssertionError(f"{path} does not answer:\n{_tail(log)}")
 
 
-def _wait_for_ping(path: Path, process: subprocess.Popen[bytes], log: Path, seconds: float = 30) -> None:
+def _wait_for_ping(path: Path, process: subprocess.Popen[bytes], log: Path, seconds: float = 90) -> None:
     _wait_for_socket(path, log, seconds)
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:

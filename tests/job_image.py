@@ -104,7 +104,7 @@ def submitter(workspace: Workspace, environment: Environment, folder: Path) -> S
     return submit
 
 
-def wait(run: Any, *statuses: str, seconds: float = 120) -> str:
+def wait(run: Any, *statuses: str, seconds: float = 300) -> str:
     """Wait for a status (without one: for the end). The SDK's own waiting looks less and less often."""
     until = time.monotonic() + seconds
     while (found := str(run.get_status())) not in (statuses or ENDED):
@@ -114,7 +114,7 @@ def wait(run: Any, *statuses: str, seconds: float = 120) -> str:
     return found
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 180) -> Any:
     """Wait until something is there."""
     until = time.monotonic() + seconds
     while not (found := what()):

@@ -186,7 +186,7 @@ def test_ctrl_c_while_locking_and_rendering(cli: kit.Cli, project: kit.ProjectFo
             while len(server.seen) == before and process.poll() is None:
                 time.sleep(0.01)  # until it has asked for something
             process.send_signal(signal.SIGINT)
-            errors = process.communicate(timeout=20)[1]
+            errors = process.communicate(timeout=60)[1]
             server.hold = False
             assert process.returncode == 130, errors
             assert "Traceback" not in errors

@@ -59,7 +59,7 @@ def test_nothing_leaves_the_machine(job_image: str, base_image: str) -> None:
             start_new_session=True,
         ) as process:
             try:
-                said, _ = process.communicate(timeout=600)
+                said, _ = process.communicate(timeout=840)
             except BaseException:
                 os.killpg(process.pid, signal.SIGKILL)
                 images.kill()

@@ -180,12 +180,11 @@ def test_it_works_without_scripts(page: Browser, address: str, paths: dict[str, 
     try:
         page.open(address + paths["search"])
         page.click("thead th:nth-child(4) a")
-        page_text = page.text("thead th[aria-sort]")
-        assert "lr" in page_text
+        page.wait("return !!document.querySelector('thead th[aria-sort]')?.innerText.includes('lr')")
         page.open(f"{address}/experiments/segmentation")
         page.type("input[type=search]", "failed")
         page.click("form.filter button")
-        assert page.count("tbody tr") == 1
+        page.wait("return document.querySelectorAll('tbody tr').length === 1")
         page.open(f"{address}/runs/{run_id}")
         assert "epoch 29 loss" in page.text("#log-text")
         assert "Reload the page" in page.text("#live")

@@ -119,7 +119,7 @@ def test_a_stopped_emulator_ends_its_jobs(folder: Path, base_image: str, tmp_pat
     client, first, second = _begin(running, base_image)
     begin = time.monotonic()
     emulator_cli(folder, "stop")
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - begin < 50  # it waits for a minute for jobs that do not end
     assert containers_of(first) == []
     client = Client(start_emulator(folder, tmp_path / "home"), base_image)
     run = client.run(first)

@@ -97,7 +97,7 @@ def _in_network_of(place: Place) -> list[str]:
 
 def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until a process, whatever its network, listens on a port."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while time.monotonic() < end and process.poll() is None:
         rows = [line.split() for line in Path(f"/proc/{process.pid}/net/tcp").read_text().splitlines()[1:]]
         if any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows):

@@ -283,9 +283,9 @@ def test_interrupted_push_ends_at_once_and_the_next_sends_only_the_rest(
         process = subprocess.Popen(
             [kit.COMMAND, "push"], cwd=project.path, env={**run_cli.environ, **to(way.host)}, stderr=subprocess.PIPE
         )
-        assert way.stalled.wait(60)
+        assert way.stalled.wait(300)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=15)
+        _, stderr = process.communicate(timeout=25)  # the line that stalls would be waited for for 30
         assert process.returncode == 130, stderr
     tags = host.folder / "docker/registry/v2/repositories" / image_name / "_manifests"
     assert not tags.exists()
