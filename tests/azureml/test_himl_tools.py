@@ -134,7 +134,7 @@ def scalars(address: str, run: str) -> list[int]:
         return []
 
 
-def wait_until(what: Any, seconds: float = 60) -> None:
+def wait_until(what: Any, seconds: float = 180) -> None:
     until = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < until, "it does not come"
@@ -154,7 +154,7 @@ from azureml.core import Run
 
 run = Run.get_context(allow_offline=False)
 os.makedirs("logs/lightning", exist_ok=True)
-until = time.monotonic() + 240
+until = time.monotonic() + 600
 
 def tagged(name):
     while name not in run.get_tags():

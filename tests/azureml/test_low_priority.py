@@ -49,9 +49,9 @@ def whole(examples: Examples, torch_image: str) -> Whole:
 
 
 def test_preempted_twice_on_this_machine(examples: Examples, torch_image: str, whole: Whole) -> None:
-    # Each time it has a second more than the whole training took, without its pauses; and the pauses alone take longer
-    # than what it has before the second kill.
-    given = whole.seconds + 1
+    # Each time it has half as long again as the whole training took, without its pauses, so that it comes to a
+    # checkpoint on a busy machine too; and the pauses alone take longer than what it has before the second kill.
+    given = 1.5 * whole.seconds + 2
     pause = 2 * given / (EPOCHS * BATCHES)
     times = f"{given:.1f}s,{given:.1f}s"
     folder = run_local(examples, torch_image, "--preempt", times, "sample.py", f"--epochs={EPOCHS}", f"--pause={pause}")
@@ -71,7 +71,7 @@ def test_preempted_twice_on_a_cluster_of_low_priority(
 ) -> None:
     script = (examples.folder / "low_priority" / "sample.py").read_text()
     submit = submitter(workspace, environment_of(torch_image, "low-priority"), tmp_path)
-    run = submit(script, compute_target="low-priority", arguments=["--epochs", EPOCHS, "--pause", 0.05])
+    run = submit(script, compute_target="low-priority", arguments=["--epochs", EPOCHS, "--pause", 0.1])
 
     def losses() -> list[float]:
         found = run.get_metrics("loss").get("loss", [])
