@@ -6,7 +6,6 @@ The SDK reads ``.amlignore`` in the snapshot's root, else ``.gitignore``, else l
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import signal
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from himl_container.azureml.constants import AML_IGNORE_FILE
 from himl_container.azureml.failures import WrongValue
+from himl_container.azureml.one_at_a_time import one_at_a_time
 from himl_container.errors import StorageError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def with_ignored(root: Path, ignored: Iterable[str | Path]) -> Iterator[Snapshot
     lines = [_line(item, root) for item in ignored]
     with contextlib.ExitStack() as stack:
         # Before anything is looked at: what another submission has written for its own time is not the user's.
-        stack.enter_context(_alone(path))
+        stack.enter_context(one_at_a_time(path, "amlignore"))
         if lines and not path.exists():
             # A new file switches off what applies without one.
             defaults = [] if any((root / name).exists() for name in IGNORE_FILES) else DEFAULT_PATTERNS
@@ -168,15 +168,3 @@ def _write(path: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keep others from changing the same file; each of two would put back what the other one had made of it."""
-    from himl_container.azureml.workspace_registry import default_cache
-
-    key = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(StorageError, OSError):  # a cache that cannot be written is no reason not to submit
-            stack.enter_context(default_cache().lock(f"amlignore-{key}"))
-        yield

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
-from collections.abc import Iterator, MutableMapping
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from himl_container.azureml.constants import ENV_EMULATOR_CONFIG
-from himl_container.errors import InputError, StorageError
+from himl_container.azureml.one_at_a_time import one_at_a_time
+from himl_container.errors import InputError
 
 if TYPE_CHECKING:
     from himl_container.progress import Reporter
@@ -38,7 +36,8 @@ def use_emulator(environ: MutableMapping[str, str], reporter: Reporter, folder: 
     chosen = emulator_folder(environ, folder)
     port = running_emulator(chosen)
     if port is None:
-        with _alone(chosen):
+        # Two that start at once would have the second find the folder taken, and fail.
+        with one_at_a_time(chosen, "emulator"):
             # Another submission may have started it while this one waited.
             port = running_emulator(chosen) or _start(chosen, reporter)
     environ.update(client_variables(existing(chosen), port, environ))
@@ -65,18 +64,6 @@ def running_emulator(folder: Path) -> int | None:
 
     running = find_running(folder)
     return running.port if running is not None else None
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep another process from starting an emulator in the same folder, which would find it taken and fail."""
-    from himl_container.azureml.workspace_registry import default_cache
-
-    key = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(StorageError, OSError):  # a cache that cannot be written is no reason not to start
-            stack.enter_context(default_cache().lock(f"emulator-{key}"))
-        yield
 
 
 def _start(folder: Path, reporter: Reporter) -> int:
