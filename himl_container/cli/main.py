@@ -15,6 +15,7 @@ import contextlib  # noqa: E402
 import errno  # noqa: E402
 import importlib  # noqa: E402
 import os  # noqa: E402
+import signal  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -120,10 +121,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     A command may return an exit code; None is 0.
     """
-    code = run(list(sys.argv[1:] if arguments is None else arguments))
-    if arguments is None:
-        _leave(code)
-    sys.exit(code)
+    if arguments is not None:
+        sys.exit(run(list(arguments)))
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # another one, while the first was being told
+        code = _INTERRUPTED
+    _leave(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -159,13 +163,23 @@ def _leave(code: int) -> NoReturn:
     It could also go wrong: a thread of rattler that still runs would abort the process (-6), and one that waits for a
     dead connection would keep who pressed Ctrl-C waiting for its time-out.
     """
-    engine_run = sys.modules.get("himl_container.image.engine_run")
-    if engine_run is not None:
-        engine_run.finish_removals()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell has it ignored
+        signal.signal(signal.SIGINT, _wait_once_more)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
+    engine_run = sys.modules.get("himl_container.image.engine_run")
+    if engine_run is not None:
+        engine_run.finish_removals()
     os._exit(code)
+
+
+def _wait_once_more(number: int, frame: object) -> None:
+    """Let the first Ctrl-C at the very end pass: the command is done, and what it waits for takes a moment.
+
+    The second one ends the process: the Docker daemon may answer no more.
+    """
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(_INTERRUPTED))
 
 
 def _end(error: BaseException, context: click.Context | None) -> int:

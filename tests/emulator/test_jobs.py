@@ -155,6 +155,12 @@ def test_a_script_that_fails(submit: Submit) -> None:
     assert "run_script" not in log
 
 
+def test_the_log_has_both_streams_in_their_order(shell: Submit) -> None:
+    run = shell(command="for i in 1 2 3 4 5 6 7 8 9; do printf $i; printf x >&2; done")
+    assert wait(run) == "Completed", error_of(run)
+    assert text_of(run) == "1x2x3x4x5x6x7x8x9x"
+
+
 def test_the_exit_code_of_a_command(shell: Submit) -> None:
     run = shell(command="echo last words >&2; exit 42")
     assert wait(run) == "Failed"

@@ -34,7 +34,8 @@ _PLACEHOLDER = re.compile(
     r"\$AZUREML_DATAREFERENCE_(?P<reference>\w+)|Dataset(?:Consumption|Output)Config:(?P<name>\w+)", re.ASCII
 )
 # bash where the image has it, as in AzureML's own images; the command is an argument, never part of the script.
-_SHELL = ("/bin/sh", "-c", 'command -v bash >/dev/null 2>&1 && exec bash -c "$1"; exec /bin/sh -c "$1"', "sh")
+# Standard error goes where standard output goes: the log has both, and through two pipes their order would be lost.
+_SHELL = ("/bin/sh", "-c", 'exec 2>&1; command -v bash >/dev/null && exec bash -c "$1"; exec /bin/sh -c "$1"', "sh")
 _HOLD = ("/bin/sh", "-c", 'trap "exit 0" TERM; while :; do sleep 3600 & wait $!; done')
 
 

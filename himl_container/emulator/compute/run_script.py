@@ -28,6 +28,8 @@ def _himl_run() -> None:
             rest = rest and rest.tb_next
         sys.__excepthook__(kind, error.with_traceback(rest), rest)
 
+    # The log has both, and through two pipes their order would be lost, also within a line.
+    os.dup2(1, 2)
     del sys.argv[0]
     script = sys.argv[0]
     sys.path[0] = os.path.dirname(os.path.abspath(script))  # noqa: PTH100, PTH120

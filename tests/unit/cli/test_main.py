@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -105,6 +107,33 @@ def test_other_ends(install: Installed, capsys: pytest.CaptureFixture[str]) -> N
         install(raising(error))
         assert main.run(["try"]) == code
     assert "Traceback" not in capsys.readouterr().err
+
+
+ENDS = """
+import sys, time, types
+from himl_container.cli import main
+def wait():
+    print("waits", file=sys.stderr, flush=True)
+    time.sleep(float(sys.argv.pop()))
+    print("waited", file=sys.stderr, flush=True)
+main.run = lambda arguments: 5
+sys.modules["himl_container.image.engine_run"] = types.SimpleNamespace(finish_removals=wait)
+main.main()
+"""
+
+
+@pytest.mark.parametrize(("presses", "wait", "code"), [(1, 2, 5), (2, 600, 130)])
+def test_ctrl_c_at_the_very_end(presses: int, wait: int, code: int) -> None:
+    """What was done is done; only a second one leaves a daemon that answers no more."""
+    command = [sys.executable, "-c", ENDS, str(wait)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert process.stderr.readline() == "waits\n"
+        for _ in range(presses):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.5)  # two signals at once may be one
+        said = process.communicate(timeout=60)[1]
+    assert (process.returncode, said) == (code, "waited\n" if presses == 1 else "")
 
 
 def test_a_command_returns_an_exit_code(install: Installed) -> None:

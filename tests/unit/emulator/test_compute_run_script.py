@@ -15,8 +15,11 @@ RUNNER = str(Path(run_script.__file__))
 def run(folder: Path, text: str, *words: str, runner: bool = True) -> subprocess.CompletedProcess[str]:
     (folder / "train.py").write_text(text)
     command = [sys.executable, *([RUNNER] if runner else []), "train.py", *words]
-    environ = {**os.environ, "PYTHONPATH": str(folder / "modules")}
-    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    environ = {**os.environ, "PYTHONPATH": str(folder / "modules"), "PYTHONUNBUFFERED": "1"}  # as a job has it
+    errors = subprocess.PIPE if runner else subprocess.STDOUT
+    return subprocess.run(
+        command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=errors, text=True, timeout=60, check=False
+    )
 
 
 SEES = """
@@ -36,7 +39,7 @@ if __name__ == "__main__":
 
 def test_a_script_sees_what_it_sees_without_the_runner(tmp_path: Path) -> None:
     with_it, without = (run(tmp_path, SEES, "--a", "b c", runner=runner) for runner in (True, False))
-    assert with_it.returncode == 0, with_it.stderr
+    assert with_it.returncode == 0, with_it.stdout
     assert with_it.stdout == without.stdout
     assert "__mp_main__" in with_it.stdout
 
@@ -56,9 +59,15 @@ def test_a_script_sees_what_it_sees_without_the_runner(tmp_path: Path) -> None:
 )
 def test_a_script_ends_as_it_does_without_the_runner(tmp_path: Path, text: str) -> None:
     with_it, without = (run(tmp_path, text, runner=runner) for runner in (True, False))
-    assert (with_it.returncode, with_it.stdout) == (without.returncode, without.stdout)
-    shown = without.stderr.replace(str(tmp_path) + "/", "")
-    assert with_it.stderr.replace(str(tmp_path) + "/", "") == shown
+    assert with_it.returncode == without.returncode
+    assert with_it.stdout.replace(str(tmp_path) + "/", "") == without.stdout.replace(str(tmp_path) + "/", "")
+
+
+def test_both_streams_are_one_so_that_their_order_is_kept(tmp_path: Path) -> None:
+    text = "import sys\nfor i in range(50):\n    print(i, end=' ')\n    print('x', file=sys.stderr)\n"
+    done = run(tmp_path, text)
+    assert done.stdout == "".join(f"{i} x\n" for i in range(50))
+    assert done.stderr == ""
 
 
 SDK = """
@@ -78,6 +87,7 @@ def test_the_sdk_is_asked_to_send_what_it_holds(tmp_path: Path, fault: str) -> N
         (folder / "__init__.py").touch()
     module.write_text(SDK.format(fault=fault))
     done = run(tmp_path, "import azureml._run_impl.run_base\nprint('script')\nraise SystemExit(3)\n")
-    assert (done.returncode, done.stdout) == (3, "script\nsent 300\n")
-    assert ("no way" in done.stderr) == bool(fault)
+    assert done.returncode == 3
+    assert done.stdout.startswith("script\nsent 300\n")
+    assert ("no way" in done.stdout) == bool(fault)
     assert run(tmp_path, "print('script')").stdout == "script\n"  # not imported, not asked
