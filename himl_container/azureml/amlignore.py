@@ -9,7 +9,6 @@ import contextlib
 import os
 import re
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from himl_container.azureml.constants import AML_IGNORE_FILE
 from himl_container.azureml.failures import WrongValue
 from himl_container.azureml.one_at_a_time import one_at_a_time
 from himl_container.errors import StorageError
+from himl_container.whole_file import replace_file
 
 if TYPE_CHECKING:
     from himl_container.launch.snapshot import Snapshot
@@ -154,17 +154,8 @@ def _read(path: Path) -> bytes | None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; one that was there keeps its mode."""
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+        replace_file(path, data)
     except OSError as error:
         what = f"what is left out of the snapshot cannot be written: {error.strerror}"
         raise StorageError(what, where=str(path), hint="AzureML reads it from this file alone.") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).chmod(path.stat().st_mode & 0o7777 if path.exists() else 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

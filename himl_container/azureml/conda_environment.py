@@ -19,6 +19,7 @@ from himl_container.azureml.constants import DEFAULT_ENVIRONMENT_VARIABLES
 from himl_container.azureml.environments import quietly, register_environment
 from himl_container.azureml.failures import MissingFile, WrongValue
 from himl_container.azureml.retry import one_line, retried
+from himl_container.whole_file import replace_file
 
 if TYPE_CHECKING:
     from azureml.core import Environment, Workspace
@@ -164,7 +165,8 @@ def merge_conda_files(files: list[Path], result_file: Path) -> None:
     merged["dependencies"] = dependencies
     import yaml
 
-    Path(result_file).write_text(yaml.safe_dump(merged, sort_keys=False, default_flow_style=False), encoding="utf-8")
+    text = yaml.safe_dump(merged, sort_keys=False, default_flow_style=False)
+    replace_file(Path(result_file).resolve(), text.encode())  # a link stays one
     _tell(dependencies)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from himl_container.azureml.retry import retried
 from himl_container.azureml.runs import is_run_and_child_runs_completed
 from himl_container.azureml.service_failures import explained
 from himl_container.environment.urls import scrub
+from himl_container.whole_file import replace_file
 
 if TYPE_CHECKING:
     from azureml.core import Run, ScriptRunConfig, Workspace
@@ -76,7 +76,7 @@ def queue_run(
     _set_tags(run, dict(tags) if tags is not None else default_tags(script_run_config))
     file = recovery_file or Path(RUN_RECOVERY_FILE)
     try:
-        _write(file, create_run_recovery_id(run))
+        replace_file(file, create_run_recovery_id(run).encode())
     except OSError as error:
         _log.warning("The run's id cannot be written to %s: %s", file, error.strerror)
     _print_frame(run, experiment, file)
@@ -151,19 +151,6 @@ def _set_tags(run: Run, tags: dict[str, str] | None) -> None:
         retried("setting the run's tags", lambda: run.set_tags(tags))
     except Exception as error:  # noqa: BLE001  # the run is on its way, and the caller needs it
         _log.warning("The run %s was submitted, but its tags cannot be set: %s", run.id, scrub(str(error)))
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _number(run: Run) -> int:

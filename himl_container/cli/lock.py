@@ -119,7 +119,7 @@ def _lock(
 def _export(lock: Lock, target: Path, value: dict[str, Any], output: Output) -> list[str]:
     """Write the explicit list, and return what is to be said about it."""
     from himl_container.environment.export import explicit
-    from himl_container.environment.lockfile import replace_file
+    from himl_container.whole_file import replace_file
 
     text = explicit(lock)
     if str(target) == "-":

@@ -7,7 +7,6 @@ Everything else is under ``[tool.himl-container]``, which the standard leaves to
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from himl_container.environment import toml_text
 from himl_container.environment.model import Declared, Lock, LockedConda, LockedWheel
 from himl_container.environment.remembered import keep_lock, known_lock
 from himl_container.errors import InputError, StaleLockError, StorageError
+from himl_container.whole_file import replace_file
 
 _HEADER = """\
 # The exact environment of the image: Conda packages, wheels and the base image.
@@ -71,29 +71,9 @@ def write_lock(lock: Lock, path: Path) -> None:
         if path.is_file() and path.read_bytes() == content:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, content)
+        replace_file(path, content, sync=True)
     except OSError as error:
         raise StorageError(f"cannot write the lock: {error.strerror or error}", where=str(path)) from error
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Put a file in place by renaming; the temporary name is new, so no link that lies in wait is ever followed.
-
-    :raises OSError: the folder cannot be written; the old file is as it was.
-    """
-    import tempfile
-
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def lock_text(lock: Lock) -> str:

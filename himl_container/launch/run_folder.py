@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Literal
 
 from himl_container.errors import InputError, StorageError
+from himl_container.whole_file import replace_file
 
 RECORD = "run.json"
 LATEST = "latest"
@@ -122,13 +123,9 @@ class RunFolder:
         """
         self.record = replace(self.record, **changes)  # type: ignore[arg-type]
         text = json.dumps(asdict(self.record), indent=1, ensure_ascii=False) + "\n"
-        temporary = self.path / f".{RECORD}.{os.getpid()}"
         try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, self.path / RECORD)
+            replace_file(self.path / RECORD, text.encode())
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
             raise _cannot_write(self.path, error) from error
 
     def set_nodes(self, nodes: Iterable[NodeRecord], **changes: object) -> None:

@@ -122,16 +122,13 @@ def test_a_submission_is_never_repeated(service: Service) -> None:
 
 
 def test_what_fails_afterwards_does_not_hide_the_run(
-    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(*_words: object) -> None:
-        raise OSError(28, "No space left on device")
-
     service.run.failures = [PermissionError("no")]
-    monkeypatch.setattr(submission, "_write", full)
+    (tmp_path / "most_recent_run.txt").mkdir()
     assert submit() is service.run
     assert "tags cannot be set" in caplog.text
-    assert "No space left on device" in caplog.text
+    assert "most_recent_run.txt: Is a directory" in caplog.text
 
 
 def test_the_user_agent_is_extended_once(service: Service) -> None:

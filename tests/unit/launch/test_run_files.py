@@ -49,10 +49,14 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_else(tmp_path: 
     assert "--runs-dir" in caught.value.hint
 
 
-def test_a_record_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+def test_a_record_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = create(tmp_path)
     before = (folder.path / "run.json").read_text()
-    (folder.path / f".run.json.{os.getpid()}").mkdir()  # in the way, also for root
+
+    def full(*_words: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(StorageError):
         folder.update(state="running")
     assert (folder.path / "run.json").read_text() == before
