@@ -87,7 +87,7 @@ class Records:
     def newest(self, count: int) -> tuple[Record, ...]:
         """Return the latest records, newest first."""
         found = []
-        for path in self._cache.folder(_FOLDER).glob("*.json"):
+        for path in (self._cache.root / _FOLDER).glob("*.json"):  # looking makes no folder
             try:
                 record = _record(json.loads(path.read_text(encoding="utf-8")))
             except (OSError, ValueError):

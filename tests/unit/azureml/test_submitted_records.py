@@ -47,6 +47,13 @@ def test_newest_first(records: Records) -> None:
     assert [one.run for one in records.newest(2)] == ["c", "b"]
 
 
+def test_looking_needs_no_cache_that_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert Records(Cache(tmp_path / "file" / "cache")).newest(1) == ()
+    assert Records(Cache(tmp_path / "none")).newest(1) == ()
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"run": 1}', '{"run": "a"}', '{"submitted": "x"}'])
 def test_a_damaged_record_is_none(records: Records, tmp_path: Path, text: str) -> None:
     records.add(record("a"))
