@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with _Signals() as signals:
         try:
             print(f"TensorBoard is at {board.start()}", flush=True)  # noqa: T201
-            _wait(board, signals.ended)
+            _wait(board, signals, threading.Event())
         except KeyboardInterrupt:
             pass
         finally:
@@ -88,9 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _wait(board: WrappedTensorboard, ended: threading.Event) -> None:
+def _wait(board: WrappedTensorboard, signals: _Signals, ended: threading.Event) -> None:
     """Return when somebody has pressed Enter; without a terminal, when everything is here; when told to end.
 
+    :param ended: is set by Enter.
     :raises AzureMLError: TensorBoard ended by itself.
     """
     from himl_container.errors import AzureMLError
@@ -99,7 +100,7 @@ def _wait(board: WrappedTensorboard, ended: threading.Event) -> None:
     if interactive:
         print("Press Enter to end.", flush=True)  # noqa: T201
         threading.Thread(target=_read_line, args=(ended,), daemon=True).start()
-    while not ended.wait(_LOOK):
+    while not signals.asked and not ended.wait(_LOOK):
         if not board.is_running:
             raise AzureMLError(f"TensorBoard ended by itself:\n{board.last_words}".rstrip())
         if not interactive and board.is_complete:
@@ -112,10 +113,13 @@ def _read_line(ended: threading.Event) -> None:
 
 
 class _Signals:
-    """Lets ``SIGTERM`` end the program in good order; a second one ends it at once."""
+    """Lets ``SIGTERM`` end the program in good order; a second one ends it at once.
+
+    It is noted without a lock: one that the main thread has at that moment, as in ``Event.wait``, would never be free.
+    """
 
     def __init__(self) -> None:
-        self.ended = threading.Event()
+        self.asked = False
 
     def __enter__(self) -> _Signals:
         if threading.current_thread() is threading.main_thread():
@@ -128,7 +132,7 @@ class _Signals:
 
     def _end(self, number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        self.ended.set()
+        self.asked = True
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import queue
+import random
 import signal
 import socket
 import subprocess
@@ -141,6 +142,16 @@ def wait_until(what: Any, seconds: float = 180) -> None:
         time.sleep(0.1)
 
 
+def quiet_port() -> int:
+    """A free port that nobody gets by asking for any: it is still free when the program has been imported."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in random.sample(range(1025, lowest), 100):
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
 def is_listening(address: str) -> bool:
     host, port = address.removeprefix("http://").rstrip("/").split(":")
     with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=5):
@@ -204,9 +215,7 @@ def test_latest_runs_of_an_experiment_and_the_end(emulator: Emulator, logged: Ru
     """Several runs, another folder, a port that is asked for; SIGTERM ends everything in good order."""
     from azureml.core import Experiment
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = quiet_port()
     other = Experiment(logged.experiment.workspace, "tools").start_logging(snapshot_directory=None)
     other.set_tags({"kind": "test"})
     words = f"--config_file {emulator.config} --experiment tools --num_runs 2 --tags kind=test --port {port}"

@@ -184,16 +184,17 @@ def test_a_killed_download_goes_on(workspace: Workspace, tmp_path: Path, remote:
     source = write(tmp_path / "source", large=os.urandom(40 << 20))
     upload_to_datastore(STORE, source, Path(remote), aml_workspace=workspace)
     program = (
-        "import os\n"
+        "import os, threading\n"
         "from pathlib import Path\n"
         "from himl_container.azureml import downloads, partial_file\n"
         "from himl_container.azureml.transfers import download_from_datastore\n"
-        "arrived, count = partial_file.PartialFile.arrived, []\n"
+        "arrived, count, one = partial_file.PartialFile.arrived, [], threading.Lock()\n"
         "def told(self, index):\n"
-        "    arrived(self, index)\n"
-        "    count.append(index)\n"
-        "    if len(count) == 3:\n"
-        "        os._exit(9)\n"
+        "    with one:  # a fourth part must not be noted before the third is counted\n"
+        "        arrived(self, index)\n"
+        "        count.append(index)\n"
+        "        if len(count) == 3:\n"
+        "            os._exit(9)\n"
         "partial_file.PartialFile.arrived = told\n"
         f"download_from_datastore({STORE!r}, {remote!r}, Path('out'))\n"
     )

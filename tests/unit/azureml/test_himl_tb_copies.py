@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,7 +162,7 @@ def test_enter_ends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     board: Any = Board()
     board.is_complete = True  # would not end it while somebody looks
     ended = threading.Event()
-    tools_tb._wait(board, ended)
+    tools_tb._wait(board, tools_tb._Signals(), ended)
     assert ended.is_set()
     assert capsys.readouterr().out == "Press Enter to end.\n"
 
@@ -174,7 +176,7 @@ def test_without_a_terminal_the_runs_decide(monkeypatch: pytest.MonkeyPatch, std
     board: Any = Board()
     timer = threading.Timer(0.1, lambda: setattr(board, "is_complete", True))
     timer.start()
-    tools_tb._wait(board, threading.Event())
+    tools_tb._wait(board, tools_tb._Signals(), threading.Event())
     assert board.is_complete
 
 
@@ -184,4 +186,29 @@ def test_a_tensorboard_that_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> N
     board: Any = Board()
     board.is_running = False
     with pytest.raises(AzureMLError, match="its last words"):
-        tools_tb._wait(board, threading.Event())
+        tools_tb._wait(board, tools_tb._Signals(), threading.Event())
+
+
+# SIGTERM comes while the thread that has to hear it holds the lock of what it waits for.
+TOLD_IN_THE_WAIT = """
+import signal, threading
+from types import SimpleNamespace
+from himl_container.azureml import tools_tb
+
+class Event(threading.Event):
+    def wait(self, timeout=None):
+        with self._cond:
+            signal.raise_signal(signal.SIGTERM)
+        return super().wait(timeout)
+
+threading.Event = Event
+with tools_tb._Signals() as signals:
+    tools_tb._wait(SimpleNamespace(is_running=True, is_complete=False), signals, Event())
+print("in good order")
+"""
+
+
+def test_told_to_end_at_any_moment_of_the_wait() -> None:
+    command = [sys.executable, "-c", TOLD_IN_THE_WAIT]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "in good order\n"), done.stderr
