@@ -213,12 +213,15 @@ class Supervisor:
                 self._interrupt(event, limits)
 
     def _next(self) -> Event | None:
-        """Return the next event, or None when the first deadline has come."""
+        """Return the next event, or None when the first deadline has come and nothing has happened before.
+
+        An event that is there comes first, however late we look: a script that has ended in time was not stopped.
+        """
         if not self._deadlines:
             return self._events.get()
         left = min(self._deadlines.values()) - self._clock()
         try:
-            return self._events.get(timeout=left) if left > 0 else None
+            return self._events.get(timeout=max(left, 0.0))
         except queue.Empty:
             return None
 

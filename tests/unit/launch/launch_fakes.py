@@ -71,7 +71,16 @@ class FakeContainers:
     def signal(self, name: str, signal: str) -> None:
         self.signals.append((name, signal))
         self._fault("signal")
-        self.alive[name].signal(signal)
+        if self.alive[name].signal(signal):
+            self.carried(name)
+
+    @staticmethod
+    def carried(name: str) -> None:
+        """Wait until the end of a container was noticed, so that no test depends on who is quicker."""
+        for thread in threading.enumerate():
+            if thread.name == f"output of {name}":
+                thread.join(60)
+                assert not thread.is_alive(), "the end of a container is not noticed"
 
     def resize(self, name: str, rows: int, columns: int) -> None:
         pass
@@ -115,9 +124,11 @@ class FakeSession:
         if self.script.exit_code is not None:
             self.finish(self.script.exit_code)
 
-    def signal(self, signal: str) -> None:
+    def signal(self, signal: str) -> bool:
+        """Return whether that ends it."""
         if signal in self.script.on:
             self.finish(self.script.on[signal])
+        return signal in self.script.on
 
     def finish(self, code: int) -> None:
         if not self._done.is_set():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import signal
 import threading
@@ -78,7 +79,7 @@ def send_when_started(containers: FakeContainers, *numbers: signal.Signals) -> N
     """Send signals to this process once a container runs, as a user at the terminal would."""
 
     def send() -> None:
-        assert containers.started.wait(10)
+        assert containers.started.wait(60)
         for number in numbers:
             os.kill(os.getpid(), number)
 
@@ -269,9 +270,34 @@ def test_the_maximum_duration_asks_then_kills(case: Case) -> None:
     assert [name for _, name in containers.signals] == ["SIGTERM", "SIGKILL"]
 
 
+@pytest.mark.parametrize("options", [{"preempt": (1.0,)}, {"change": {"max_duration": 1.0}}])
+def test_a_script_that_has_ended_was_not_stopped_however_late_we_look(
+    case: Case, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
+) -> None:
+    containers = FakeContainers(Script(exit_code=3))
+    start = containers.start
+
+    def until_told(name: str) -> None:
+        start(name)
+        containers.carried(name)
+
+    class Late(supervise.Supervisor):
+        """One that stands still for an hour after the start, as a machine that is put to sleep."""
+
+        def __init__(self, *arguments: object) -> None:
+            times = itertools.chain([0.0], itertools.repeat(3600.0))
+            super().__init__(*arguments, clock=lambda: next(times))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(containers, "start", until_told)
+    monkeypatch.setattr("himl_container.launch.execution.Supervisor", Late)
+    result = case.run(containers, replace(SPEC, **options.pop("change", {})), **options)  # type: ignore[arg-type]
+    assert (result.state, result.exit_code, result.preemptions) == ("failed", 3, 0)
+    assert containers.signals == []
+
+
 def test_a_daemon_that_dies_in_the_middle(case: Case) -> None:
     containers = FakeContainers(replace(STUBBORN, output=(("stdout", b"working\n"),)))
-    threading.Thread(target=lambda: (containers.started.wait(10), containers.die()), daemon=True).start()
+    threading.Thread(target=lambda: (containers.started.wait(60), containers.die()), daemon=True).start()
     with pytest.raises(EngineError) as caught:
         case.run(containers)
     assert "went away" in caught.value.what
@@ -338,9 +364,8 @@ def test_a_node_that_fails_before_the_next_one_has_started(case: Case, monkeypat
 
     def until_told(name: str) -> None:
         start(name)
-        for thread in threading.enumerate():
-            if name == containers.made[0].name and thread.name == f"output of {name}":
-                thread.join(20)
+        if name == containers.made[0].name:
+            containers.carried(name)
 
     monkeypatch.setattr(containers, "start", until_told)
     result = case.run(containers, replace(SPEC, nodes=2))
