@@ -169,7 +169,7 @@ def run_out(host: Host, token: str) -> None:
     end = time.monotonic() + 60
     while time.monotonic() < end:
         try:
-            opener.open(request, timeout=10).close()
+            opener.open(request, timeout=60).close()
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == 401:
@@ -322,8 +322,10 @@ def test_no_secret_is_printed_logged_or_in_the_list_of_processes(
                 env=environ,
             )
             lists: list[bytes] = []
-            watcher = threading.Thread(target=watch, args=(process, lists))
+            looked = threading.Event()
+            watcher = threading.Thread(target=watch, args=(process, lists, looked))
             watcher.start()
+            assert looked.wait(60)  # the process ends when it gets its line, and not before it was looked at
             output, _ = process.communicate(b"\n", timeout=60)
             watcher.join()
             assert process.returncode == 0, output.decode()
@@ -370,12 +372,13 @@ def test_a_registry_that_quotes_the_login(tmp_path: Path, status: int) -> None:
     assert [needle for needle in (SECRET, coded("ada", SECRET)) if needle in shown] == []
 
 
-def watch(process: subprocess.Popen[bytes], lists: list[bytes]) -> None:
-    """Collect the command lines of a process and of what it starts, until it ends."""
+def watch(process: subprocess.Popen[bytes], lists: list[bytes], looked: threading.Event) -> None:
+    """Collect the command lines of a process and of what it starts, until it ends; say when that was done once."""
     seen: set[bytes] = set()
     while process.poll() is None:
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):  # it has ended in the meantime
                 seen.add(path.read_bytes())
+        looked.set()
         time.sleep(0.05)
     lists.extend(seen)

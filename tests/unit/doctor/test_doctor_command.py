@@ -24,22 +24,29 @@ def fine() -> Iterator[Finding]:
 
 
 def test_a_check_that_hangs_is_given_up() -> None:
-    never = threading.Event()
+    never, said = threading.Event(), threading.Event()
 
     def hang() -> Iterator[Finding]:
         yield Finding("first", "ok", "said before")
+        said.set()
         never.wait(60)
 
+    def wait() -> Iterator[Finding]:
+        """Be looked at before, so that what was said in time is there however late its thread was begun."""
+        assert said.wait(40)
+        yield Finding("before", "ok", "yes")
+
     began = time.monotonic()
-    found = examine([Group("slow", hang, 1.0), Group("fine", fine)])
+    found = examine([Group("before", wait, 45.0), Group("slow", hang, 1.0), Group("fine", fine)])
     assert time.monotonic() - began < 50
     never.set()
     assert [(finding.check, finding.severity) for finding in found] == [
+        ("before", "ok"),
         ("first", "ok"),
         ("slow", "error"),
         ("fine", "ok"),
     ]
-    assert "no answer within 1 s" in found[1].found
+    assert "no answer within 1 s" in found[2].found
 
 
 def test_a_check_that_fails_hides_no_other() -> None:

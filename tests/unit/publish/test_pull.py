@@ -361,8 +361,8 @@ def test_a_pull_that_was_interrupted_goes_on(place: Place) -> None:
     @contextlib.contextmanager
     def interrupted(digest: str) -> Iterator[None]:
         if digest == sha256_of(packed(C)):
-            assert done.acquire(timeout=10)
-            assert done.acquire(timeout=10)
+            assert done.acquire(timeout=60)
+            assert done.acquire(timeout=60)
             raise KeyboardInterrupt
         yield
         done.release()

@@ -136,14 +136,15 @@ def test_many_who_ask_for_one_layer_fetch_it_once(cache: Cache) -> None:
     repository.add_blob(form)
 
     def one() -> None:
-        everybody.wait(10)
+        everybody.wait(60)
         fetch_layer(repository, plain(form), sha256_of(LAYER), cache=cache)
 
     threads = [threading.Thread(target=one) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
+        assert not thread.is_alive()
     assert repository.downloads == [sha256_of(form)]
 
 
