@@ -8,9 +8,11 @@ the variables that lead it to the emulator are set while a test runs that asks f
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -161,6 +163,17 @@ def start_emulator(folder: Path, home: Path, environ: Mapping[str, str] | None =
     home.mkdir(exist_ok=True)
     variables = {**shown, **_FAST, "HOME": str(home)}
     return Emulator(folder, int(result["port"]), float(result["seconds"]), variables, home)
+
+
+def kill_emulator(folder: Path) -> None:
+    """Kill an emulator without a warning, and return once it is gone: the next one would find its lock."""
+    from himl_container.emulator.folder import find_running
+
+    running = find_running(folder)
+    assert running is not None
+    os.kill(running.process.pid, signal.SIGKILL)
+    with (folder / "emulator.lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _port(folder: Path) -> list[str]:

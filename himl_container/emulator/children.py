@@ -17,6 +17,9 @@ from himl_container.errors import LaunchError
 _SAVING = 20.0
 """Seconds in which Azurite, asked to end, has written its tables."""
 
+_REMOVING = 60.0
+"""Seconds in which a daemon has removed a container."""
+
 
 class Children:
     """Starts servers and ends them, also those of an emulator that was killed.
@@ -56,8 +59,7 @@ class Children:
         log.unlink(missing_ok=True)
         if program.container:
             # One of an emulator that was killed together with its 'docker' command.
-            words = [program.command[0], "rm", "--force", program.container]
-            subprocess.run(words, env=dict(program.environ), capture_output=True, check=False)
+            _remove_container(program)
         try:
             process = spawn(list(program.command), log=log, environ=dict(program.environ), cwd=self._folder)
         except OSError as error:
@@ -93,15 +95,33 @@ class Children:
         for _, process, _ in self._running:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
-        for _, process, _ in self._running:
-            _wait(process)
+        for program, process, _ in self._running:
+            if not _wait(process) and program.container:
+                _remove_container(program)  # the command that would have is dead
         self._running.clear()
         self._record.unlink(missing_ok=True)
 
 
-def _wait(process: subprocess.Popen[bytes]) -> None:
+def _wait(process: subprocess.Popen[bytes]) -> bool:
+    """Wait for a server's end, and say whether it ended by itself; where not, it is killed."""
     try:
         process.wait(_SAVING)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+        return False
+    return True
+
+
+def _remove_container(program: Program) -> None:
+    """Remove a server's container, and return once its name is free.
+
+    A daemon that removes it already (``docker run --rm``) refuses to do so twice, and keeps the name until it is done.
+    """
+    words = [program.command[0], "rm", "--force", program.container]
+    limit = time.monotonic() + _REMOVING
+    while True:
+        done = subprocess.run(words, env=dict(program.environ), capture_output=True, check=False)
+        if not done.returncode or b"already in progress" not in done.stderr or time.monotonic() >= limit:
+            return
+        time.sleep(0.1)

@@ -47,7 +47,7 @@ class Proxy:
         self._config, self._authority, self._hosts = config, authority, hosts
         self._allow_hosts = tuple(allow_hosts)
         self._state = ServerState()
-        self._sockets: list[socket.socket] = []
+        self._doors: dict[socket.socket, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: set[str] = set()
         config.load()
@@ -59,12 +59,15 @@ class Proxy:
             everybody on this machine, for a socket of the loopback device.
         """
         sock.setblocking(False)
-        self._sockets.append(sock)
-        self._start(self._accept(sock, peers))
+        self._doors[sock] = asyncio.get_running_loop().create_task(self._accept(sock, peers))
 
     async def close(self, patience: float = 5) -> None:
         """Stop listening, let requests end for some seconds, and close what is left."""
-        for sock in self._sockets:
+        # The loop must have let go of a socket before it is closed: the next one to be opened gets its number.
+        for task in self._doors.values():
+            task.cancel()
+        await asyncio.gather(*self._doors.values(), return_exceptions=True)
+        for sock in self._doors:
             sock.close()
         for connection in list(self._state.connections):
             connection.shutdown()

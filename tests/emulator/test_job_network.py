@@ -77,7 +77,9 @@ def network(installation: Installation) -> Iterator[JobNetwork]:
 def _said(client: docker.DockerClient, image: str, network: str, proxy: str, words: str) -> str:
     """The first line that a container hears when it says something to the proxy; empty where it is sent away."""
     host, _, port = proxy.removeprefix("http://").partition(":")
-    script = f'exec 3<>/dev/tcp/{host}/{port} && printf "{words}" >&3 && read -r -t 20 line <&3; echo "$line"'
+    # Bash writes line by line, and would die of the second where the door was shut after the first.
+    talk = f'exec 3<>/dev/tcp/{host}/{port} && printf "{words}" >&3 && read -r -t 20 line <&3'
+    script = f'trap "" PIPE; {talk}; echo "$line"'
     output = client.containers.run(image, ["bash", "-c", script], network=network, remove=True, stderr=False)
     return bytes(output).decode().strip()
 

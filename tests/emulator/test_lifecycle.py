@@ -16,7 +16,7 @@ from typing import Any
 
 import kit
 import pytest
-from emulator_fixtures import Emulator, emulator_cli, require_servers, start_emulator
+from emulator_fixtures import Emulator, emulator_cli, kill_emulator, require_servers, start_emulator
 
 pytestmark = pytest.mark.emulator
 
@@ -77,12 +77,11 @@ def test_killed_at_once_after_an_answer(folder: Path, tmp_path: Path) -> None:
 
     running = start_emulator(folder, tmp_path / "home")
     children = json.loads((folder / "children.json").read_text())
-    pid = _result(emulator_cli(folder, "status", "--json"))["pid"]
     client = running.session()
     blobs, container, name = _blob(running, "ExperimentRun/dcid.x/file.txt")
     blobs.put(container, name, b"content")
     assert client.put(_secrets(running), json={"name": "kept", "value": "yes"}, timeout=60).status_code == 200
-    os.kill(pid, signal.SIGKILL)
+    kill_emulator(folder)
     again = start_emulator(folder, tmp_path / "home")
     assert again.installation == running.installation
     assert again.session().get(f"{_secrets(again)}/kept", timeout=60).json()["value"] == "yes"

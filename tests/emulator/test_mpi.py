@@ -43,7 +43,8 @@ until = time.time() + 60
 while len([name for name in os.listdir("/dev/shm") if name.startswith("local-")]) < 2:
     assert time.time() < until
     time.sleep(0.05)
-print("rank", rank, "local", local, socket.gethostname(), len(os.listdir("/dev/shm")))
+seen = sum(name.startswith("local-") for name in os.listdir("/dev/shm"))  # a library may have files there too
+print("rank", rank, "local", local, socket.gethostname(), seen)
 # The first and the last one are enough: the import takes seconds of a processor.
 if "OMPI_COMM_WORLD_RANK" in os.environ and rank in (0, size - 1):
     from azureml.core import Run
@@ -86,8 +87,11 @@ def test_the_first_process_that_fails_ends_the_others(submit: Submit) -> None:
     from azureml.core.runconfig import MpiConfiguration
 
     run = submit(
+        # The first one has spoken before the second one fails: from then on it has two seconds to live.
         "import os, time\nrank = os.environ['OMPI_COMM_WORLD_RANK']\n"
         "print('rank', rank, flush=True)\n"
+        "open(f'outputs/spoken-{rank}', 'w').close()\n"
+        "while rank == '1' and not os.path.exists('outputs/spoken-0'):\n    time.sleep(0.05)\n"
         "if rank == '1':\n    raise SystemExit('rank one fails')\ntime.sleep(300)\n",
         distributed_job_config=MpiConfiguration(node_count=2),
     )

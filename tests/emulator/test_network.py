@@ -41,11 +41,12 @@ def _listening(pids: set[int]) -> dict[str, list[str]]:
     """The addresses on which processes listen, by the table that has them."""
     inodes = set()
     for pid in pids:
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                target = str(entry.readlink())
-            if target.startswith("socket:["):
-                inodes.add(target[8:-1])
+        with contextlib.suppress(FileNotFoundError):  # a process that has ended listens no more
+            for entry in list(Path(f"/proc/{pid}/fd").iterdir()):
+                with contextlib.suppress(OSError):
+                    target = str(entry.readlink())
+                    if target.startswith("socket:["):
+                        inodes.add(target[8:-1])
     found: dict[str, list[str]] = {}
     for table in ("tcp", "tcp6", "udp", "udp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:

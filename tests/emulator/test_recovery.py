@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import time
 import uuid
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_fixtures import Emulator, emulator_cli, require_servers, start_emulator
+from emulator_fixtures import Emulator, emulator_cli, kill_emulator, require_servers, start_emulator
 from job_image import containers_of, wait_for
 from unit.emulator.search_fakes import config as search_document
 
@@ -95,14 +93,10 @@ def _begin(running: Emulator, base_image: str) -> tuple[Client, str, str]:
     return client, first, second
 
 
-def _kill(folder: Path) -> None:
-    os.kill(json.loads(emulator_cli(folder, "status", "--json").stdout.splitlines()[-1])["pid"], signal.SIGKILL)
-
-
 def test_a_killed_emulator_finds_its_jobs_dead(folder: Path, base_image: str, tmp_path: Path) -> None:
     running = start_emulator(folder, tmp_path / "home")
     client, first, second = _begin(running, base_image)
-    _kill(folder)
+    kill_emulator(folder)
     assert len(containers_of(first)) == 1  # nobody was there to end it
     client = Client(start_emulator(folder, tmp_path / "home"), base_image)
     run = client.wait(first, "Failed")
@@ -144,7 +138,7 @@ def test_a_search_goes_on_after_a_kill(folder: Path, base_image: str, tmp_path: 
     command = 'lr=${{search_space.lr}}; echo "$lr" > outputs/lr; while [ "$lr" = 2 ]; do sleep 0.1; done'
     search = client.search(command, {"lr": ["choice", [[1, 2, 3]]]})
     wait_for(lambda: [child["status"] for child in client.children(search)] == ["Completed", "Running"])
-    _kill(folder)
+    kill_emulator(folder)
     client = Client(start_emulator(folder, tmp_path / "home"), base_image)
     run = client.wait(search, "Completed")
     # No child is there twice and none is left out, and each has kept the parameters that it was given.

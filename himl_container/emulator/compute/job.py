@@ -255,8 +255,8 @@ class JobStart:
     @contextlib.contextmanager
     def _running(self, _sessions: Mapping[int, Session]) -> Iterator[None]:
         """Keep what there is to keep while the processes run: ``logs/`` goes up as it is written."""
+        self._control.running.set()  # first: who sees the status may preempt the job
         self._tell(Status.RUNNING)
-        self._control.running.set()
         ended = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(ended,), name="logs of a job", daemon=True)
         watcher.start()

@@ -151,6 +151,12 @@ class Plant:
                 assert time.monotonic() < until, f"{run_id} stays {found.status.value}"
                 self._news.wait(0.02)  # what changed since we asked was told before we listened
 
+    def told(self, run_id: str, status: Status, times: int) -> None:
+        """Wait until a run has had a status so many times, however shortly it had it."""
+        with self._news:
+            found = self._news.wait_for(lambda: self.changes.get(run_id, []).count(status) >= times, 60)
+        assert found, f"{run_id} was {status.value} less than {times} times: {self.changes.get(run_id)}"
+
     def running(self, run_id: str) -> None:
         """Wait until a job's processes run."""
         self.wait(run_id, Status.RUNNING)

@@ -154,7 +154,7 @@ def test_preempt_is_for_users_and_running_jobs(rig: Rig) -> None:
         rig.ask("POST", path, identity=job("r1"))
     assert caught.value.status == 403
     rig.ask("POST", path)
-    plant.wait("r1", Status.QUEUED, Status.PREPARING, Status.STARTING)
+    plant.told("r1", Status.QUEUED, times=2)
 
 
 def test_targets_and_their_nodes(rig: Rig) -> None:
