@@ -95,7 +95,11 @@ class Cache:
             try:
                 yield Path(name)
             finally:
-                shutil.rmtree(name, ignore_errors=True)
+                try:
+                    shutil.rmtree(name, ignore_errors=True)
+                except KeyboardInterrupt:  # it came in the middle of this
+                    shutil.rmtree(name, ignore_errors=True)
+                    raise
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[bool]:

@@ -158,7 +158,7 @@ def registry(
             env={**clean, **(environ or {})},
         )
     try:
-        host = Host(f"127.0.0.1:{_port(process, log)}")
+        host = Host(f"127.0.0.1:{port_of(process, log)}")
         host.url = f"{'https' if tls else 'http'}://{host}"
         host.ca, host.folder, host.log, host.pid = certificate, store, log, process.pid
         yield host
@@ -171,7 +171,7 @@ def registry(
             process.wait()
 
 
-def _port(process: subprocess.Popen[bytes], log: Path) -> int:
+def port_of(process: subprocess.Popen[bytes], log: Path) -> int:
     """Wait until the registry listens and return its port, which it writes into its log."""
     end = time.monotonic() + 60
     while time.monotonic() < end:

@@ -47,7 +47,7 @@ def run(client: Client, task: Task, *, timeout: float | None) -> ContainerResult
     :raises EngineError: it could not be started, or the daemon went away.
     """
     doing = f"run a container of {task.image}"
-    container = str(client.post(doing, "/containers/create", body=_body(task))["Id"])
+    container = _created(client, doing, _body(task))
     answered = False
     try:
         path = f"/containers/{segment(container)}"
@@ -67,13 +67,15 @@ def run(client: Client, task: Task, *, timeout: float | None) -> ContainerResult
             oom_killed=code != 0 and _oom_killed(client, doing, path),
         )
     finally:
-        if answered:
-            # No daemon thread: an interpreter that ends waits for it.
-            removal = threading.Thread(target=_remove_ending, args=(client, container))
-            _removals.append(removal)
-            removal.start()
-        else:
-            _remove(client, container)
+        # No daemon thread: an interpreter that ends waits for it. Without an answer the removal is waited for here, and
+        # goes on where Ctrl-C ends the waiting: who then removes the image waits for it once more.
+        removal = threading.Thread(target=_remove_ending if answered else _remove, args=(client, container))
+        _removals.append(removal)
+        removal.start()
+        if not answered:
+            removal.join()
+            with contextlib.suppress(ValueError):  # somebody else has waited for it too
+                _removals.remove(removal)
 
 
 def finish_removals() -> None:
@@ -83,6 +85,36 @@ def finish_removals() -> None:
 
 
 _removals: list[threading.Thread] = []
+
+
+def _created(client: Client, doing: str, body: dict[str, Any]) -> str:
+    """Create a container and return its id.
+
+    In a thread: Ctrl-C in the middle of the request would leave a container that the daemon has and nobody knows, and
+    that keeps its image from being removed.
+    """
+    made: list[str] = []
+    problems: list[BaseException] = []
+
+    def create() -> None:
+        try:
+            made.append(str(client.post(doing, "/containers/create", body=body)["Id"]))
+        except BaseException as error:  # noqa: BLE001 - it is raised where the container was asked for
+            problems.append(error)
+
+    thread = threading.Thread(target=create, daemon=True)
+    try:
+        thread.start()
+        thread.join()
+    except BaseException:
+        if thread.ident is not None:
+            thread.join(_REMOVAL_PATIENCE)
+        for container in made:
+            _remove(client, container)
+        raise
+    if problems:
+        raise problems[0]
+    return made[0]
 
 
 def _remove_ending(client: Client, container: str) -> None:

@@ -133,9 +133,11 @@ class _Work:
 
     def __exit__(self, *details: object) -> None:
         self.stop.set()
-        if self.staging is not None:
-            self.staging.conda.close()  # or a thread that writes would wait for packages that nobody wants any more
-        self.stack.close()
+        try:
+            if self.staging is not None:
+                self.staging.conda.close()  # or a thread that writes would wait for packages that nobody wants any more
+        finally:
+            self.stack.close()  # also where Ctrl-C came in the middle of that
 
     def start(self, missing: Sequence[LayerPlan], store: LayerStore) -> dict[str, Future[Layer]]:
         """Begin to lay out and to write all that is missing; return the layers to come, by key."""

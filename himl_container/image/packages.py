@@ -167,7 +167,8 @@ class Installation(AbstractContextManager["Installation"]):
             try:
                 check_local(packages, self._mirrors)
             except HimlError as error:
-                self._done[number].set_exception(error)
+                with suppress(InvalidStateError):  # the process was ended meanwhile, and that was told
+                    self._done[number].set_exception(error)
                 continue
             with suppress(BrokenPipeError):
                 self._process.stdin.write(json.dumps(self._job(number, packages)).encode() + b"\n")

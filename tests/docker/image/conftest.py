@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import engines
 import kit
 import pytest
+from registry_server import port_of
 from tiny_images import CLASSIC, CONTAINERD, MACHINE, Place
 
 _CURRENT = (pytest.mark.engine26, pytest.mark.network)
@@ -62,26 +61,18 @@ def registry(place: Place, tmp_path: Path) -> Iterator[str]:
     program = shutil.which("docker-registry")
     if program is None:
         kit.lacking("needs docker-registry")
-    host = f"127.0.0.1:{_free_port()}"
     config = tmp_path / "registry.yml"
     config.write_text(
-        f"version: 0.1\nlog: {{level: error}}\nhttp: {{addr: '{host}'}}\n"
+        "version: 0.1\nlog: {level: info}\nhttp: {addr: '127.0.0.1:0'}\n"
         f"storage: {{filesystem: {{rootdirectory: '{tmp_path}/registry'}}}}\n"
     )
     log = tmp_path / "registry.log"
     command = [*_in_network_of(place), program, "serve", str(config)]
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
         try:
-            _wait_for_port(int(host.rpartition(":")[2]), process, log)
-            yield host
+            yield f"127.0.0.1:{port_of(process, log)}"
         finally:
             process.terminate()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _in_network_of(place: Place) -> list[str]:
@@ -93,14 +84,3 @@ def _in_network_of(place: Place) -> list[str]:
         pytest.skip("needs the program 'ip'")
     subprocess.run([*enter, "ip", "link", "set", "lo", "up"], check=True)
     return enter
-
-
-def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until a process, whatever its network, listens on a port."""
-    end = time.monotonic() + 60
-    while time.monotonic() < end and process.poll() is None:
-        rows = [line.split() for line in Path(f"/proc/{process.pid}/net/tcp").read_text().splitlines()[1:]]
-        if any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows):
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"the registry did not start: {log.read_text()}")

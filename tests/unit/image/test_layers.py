@@ -22,6 +22,7 @@ from himl_container.image.clobber import excluded_paths
 from himl_container.image.layers import build_layers
 from himl_container.image.model import Layer
 from himl_container.image.plan import plan_layers
+from himl_container.image.staging import Staging
 from himl_container.image.store import LayerStore
 from himl_container.settings import Settings
 
@@ -280,6 +281,23 @@ def _reached(cache: Path, moment: str) -> bool:
     if moment == "conda":
         return any(cache.glob("tmp/*/conda/linked/prefix-*"))
     return any(cache.glob(f"{moment}/*"))
+
+
+def test_ctrl_c_when_all_layers_are_there_leaves_no_work_in_progress(
+    channel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = Staging.close
+
+    def interrupted(staging: Staging) -> None:
+        close(staging)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Staging, "close", interrupted)
+    settings = settings_of(channel, tmp_path)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        build(lock_of(locked(channel, "tinydata")), settings)
+    assert not list((settings.cache_dir / "tmp").iterdir())
+    assert raised.tb  # held up to here, as by the command line: what nobody holds is tidied up by Python itself
 
 
 def test_a_damaged_blob_is_made_again(channel: Path, tmp_path: Path) -> None:

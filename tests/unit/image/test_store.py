@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+
+import pytest
 
 from himl_container.cache import Cache
 from himl_container.image.model import Layer
@@ -95,3 +98,18 @@ def test_verify_forgets_what_is_damaged_and_keeps_the_rest(tmp_path: Path) -> No
     assert store.get("good") == good
     assert store.get("bad") is None
     assert [layer.key for layer in store] == ["good"]
+
+
+def test_ctrl_c_while_work_in_progress_is_removed_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, remove, times = Cache(tmp_path), shutil.rmtree, []
+
+    def interrupted_once(*words: object, **more: object) -> None:
+        times.append(1)
+        if len(times) == 1:
+            raise KeyboardInterrupt
+        remove(*words, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted_once)
+    with pytest.raises(KeyboardInterrupt), cache.new_folder() as folder:
+        (folder / "file").touch()
+    assert list((tmp_path / "tmp").iterdir()) == []
