@@ -20,6 +20,10 @@ from himl_container.errors import StorageError
 
 _CHUNK = 4 * 2**20
 
+_RETRIES: Any = {"retry_total": 2, "initial_backoff": 0, "increment_base": 2, "random_jitter_range": 0}
+"""Azurite closes connections that nobody has used for five seconds, sometimes just as a request is on its way. It is on
+this machine, so two seconds until the second try are enough, and the 18 of the library would be for nothing."""
+
 
 class AzuriteBlobs:
     """The storage account of an emulator, as :class:`himl_container.emulator.blobs.Blobs`.
@@ -37,7 +41,7 @@ class AzuriteBlobs:
             f"{address}/{self._account}",
             credential={"account_name": self._account, "account_key": self._key},
             transport=transport,
-            retry_total=2,
+            **_RETRIES,
             max_single_put_size=16 * 2**20,
             max_block_size=_CHUNK,
             max_chunk_get_size=_CHUNK,
@@ -62,7 +66,7 @@ class AzuriteBlobs:
         if signature:
             transport = RequestsTransport(use_env_settings=False, connection_timeout=10, read_timeout=120)
             client = ContainerClient(
-                f"{self._address}/{self._account}", container, credential=signature, transport=transport, retry_total=2
+                f"{self._address}/{self._account}", container, credential=signature, transport=transport, **_RETRIES
             )
         try:
             with client, _failures(container):
