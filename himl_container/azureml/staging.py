@@ -82,7 +82,8 @@ def staged(snapshot: Snapshot, environ: Mapping[str, str]) -> Iterator[Staged]:
         tempfile.TemporaryDirectory(prefix="himl-submit-") as place,
         ThreadPoolExecutor(1, thread_name_prefix="git") as pool,
     ):
-        git = pool.submit(git_facts, snapshot.root, environ)
+        # As they are now: variables come and go while an image is built, which must not happen under a copy of them.
+        git = pool.submit(git_facts, snapshot.root, dict(environ))
         # By the name of the original: the SDK shows it, and may keep what it knows of a snapshot by it.
         folder = Path(place, snapshot.root.name or "snapshot")
         yield Staged(folder, take(snapshot, folder), git)

@@ -104,7 +104,7 @@ def test_a_run_that_runs_out_of_time(cli: kit.Cli) -> None:
 
 
 def test_who_stops_waiting_can_still_cancel(cli: kit.Cli, workspace: Workspace) -> None:
-    waiting = started(cli, "submit", "--azureml", "--emulator", "--wait", "train.py", "600", "0")
+    waiting = started(cli, "submit", "--azureml", "--emulator", "--wait", "train.py", "3000", "0")
     told = read_until(waiting, lambda text: ": Running" in text)
     waiting.send_signal(signal.SIGINT)
     told += waiting.communicate(timeout=60)[0]
@@ -131,7 +131,7 @@ def test_the_logs_of_all_nodes(cli: kit.Cli) -> None:
 
 
 def test_a_search(cli: kit.Cli, workspace: Workspace) -> None:
-    done = result_of(submit(cli, "--search", "search.yml", "train.py", "600", "0"))
+    done = result_of(submit(cli, "--search", "search.yml", "train.py", "3000", "0"))
     run = workspace.get_run(done["run"])
     assert run.type == "hyperdrive"
     assert json.loads(run.tags["generator_config"])["parameter_space"] == {"--alpha": ["choice", [[1, 2]]]}

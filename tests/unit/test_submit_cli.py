@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import UserDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -333,6 +334,21 @@ def test_what_a_user_says_of_git_counts(project: Path) -> None:
     git(project, "init", "-q")
     with staged(scan(project), environ) as found, found.described(environ):
         assert environ["AZUREML_GIT_COMMIT"] == "mine"
+
+
+class _OfOneThread(UserDict[str, str]):
+    """Variables that the main thread may change at any moment."""
+
+    def __getitem__(self, name: str) -> str:
+        assert threading.current_thread() is threading.main_thread()
+        return super().__getitem__(name)
+
+
+def test_git_is_asked_with_the_variables_of_the_beginning(project: Path) -> None:
+    git(project, "init", "-q", "-b", "work")
+    environ = _OfOneThread(os.environ)
+    with staged(scan(project), environ) as found, found.described(environ):
+        assert environ["AZUREML_GIT_BRANCH"] == "work"
 
 
 def test_the_sdk_is_whole_in_any_process_but_our_own() -> None:
