@@ -10,7 +10,16 @@ import threading
 import pytest
 
 from himl_container.cli.live import LiveReporter
-from himl_container.cli.output import JsonReporter, PlainReporter, QuietReporter, make_output, size, summary, write
+from himl_container.cli.output import (
+    JsonReporter,
+    JsonTask,
+    PlainReporter,
+    QuietReporter,
+    make_output,
+    size,
+    summary,
+    write,
+)
 from himl_container.progress import Reporter
 
 
@@ -40,11 +49,15 @@ def test_plain_lines() -> None:
     assert lines[3].startswith("load https://host: failed after ")
 
 
-def test_json_lines() -> None:
+@pytest.mark.parametrize(("interval", "told"), [(3600.0, 0), (0.0, 4)])
+def test_json_lines(monkeypatch: pytest.MonkeyPatch, interval: float, told: int) -> None:
+    monkeypatch.setattr(JsonTask, "_INTERVAL", interval)  # its own is as short as a busy machine stands still
     stream = io.StringIO()
     work(JsonReporter(stream))
     events = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert [event["event"] for event in events] == ["step", "end", "info", "warning", "step", "end"]
+    kinds = [event["event"] for event in events]
+    assert kinds == ["step", *["progress"] * told, "end", "info", "warning", "step", "end"]
+    assert [event["done"] for event in events if event["event"] == "progress"] == [1e6, 2e6, 3e6, 3e6][:told]
     assert events[0] == {
         "event": "step",
         "id": 1,
@@ -53,7 +66,8 @@ def test_json_lines() -> None:
         "total": 3_000_000,
         "unit": "bytes",
     }
-    assert (events[1]["ok"], events[1]["done"], events[5]["ok"]) == (True, 3_000_000, False)
+    ends = [event for event in events if event["event"] == "end"]
+    assert (ends[0]["ok"], ends[0]["done"], ends[1]["ok"]) == (True, 3_000_000, False)
     assert "CANARY" not in stream.getvalue()
 
 
