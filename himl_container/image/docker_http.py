@@ -210,14 +210,16 @@ class DockerHttp:
 
     def _kept(self) -> tuple[socket.socket, BinaryIO] | None:
         """Return a connection of an earlier request; one that has something to read was ended by the daemon."""
-        while self._idle:
-            connection, reader = self._idle.pop()
+        while True:
+            try:
+                connection, reader = self._idle.pop()
+            except IndexError:  # none is left; not looked at before, because another thread may take the last one
+                return None
             poll = select.poll()
             poll.register(connection, select.POLLIN)
             if not poll.poll(0):
                 return connection, reader
             connection.close()
-        return None
 
     def _failed(self, error: Exception) -> EngineError:
         if isinstance(error, TimeoutError):

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -219,6 +220,21 @@ def test_a_connection_that_the_daemon_ended_is_not_used_again(tmp_path: Path) ->
     assert host.http.request("GET", "/x").body == b"1"
     assert host.http._idle[0][0].recv(1, socket.MSG_PEEK) == b"", "waits until the other side has hung up"
     assert host.http.request("GET", "/x").body == b"2"
+
+
+def test_a_connection_that_another_thread_was_quicker_to_take_is_none(tmp_path: Path) -> None:
+    class Taken(list[Any]):
+        """A list whose last entry goes between a look at it and what follows."""
+
+        def __bool__(self) -> bool:
+            return True
+
+        def __len__(self) -> int:
+            return 1
+
+    host = Host(tmp_path / "s", [framed(b"1")])
+    host.http._idle = Taken()
+    assert host.http.request("GET", "/x").body == b"1"
 
 
 @pytest.mark.parametrize(
