@@ -6,8 +6,8 @@ import base64
 import contextlib
 import http.server
 import json
+import re
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -138,14 +138,10 @@ def browser(folder: Path) -> Iterator[Browser]:
     driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
     if driver is None or chromium is None:
         kit.lacking("chromium and chromedriver are not installed; scripts/setup.sh installs them")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     log = (folder / "chromedriver.log").open("wb")
-    process = subprocess.Popen([str(driver), f"--port={port}"], stdout=log, stderr=log, cwd=folder)
-    address = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen([str(driver), "--port=0"], stdout=log, stderr=log, cwd=folder)
     try:
-        _wait_for(process, port)
+        address = f"http://127.0.0.1:{_port_of(process, folder / 'chromedriver.log')}"
         options = {"binary": chromium, "args": [*_FLAGS, f"--user-data-dir={folder / 'profile'}"]}
         wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
         started = _call("POST", f"{address}/session", {"capabilities": {"alwaysMatch": wanted}})
@@ -160,12 +156,16 @@ def browser(folder: Path) -> Iterator[Browser]:
         log.close()
 
 
-def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+def _port_of(process: subprocess.Popen[bytes], log: Path) -> int:
+    """Wait until chromedriver has a port, which it writes into its log.
+
+    Not one that was looked for before: somebody else may take it meanwhile, even who tries to connect to it.
+    """
     until = time.monotonic() + 90
-    with socket.socket() as client:
-        while client.connect_ex(("127.0.0.1", port)):
-            assert process.poll() is None and time.monotonic() < until, "chromedriver does not answer"
-            time.sleep(0.05)
+    while (found := re.search(r"started successfully on port (\d+)", log.read_text(errors="replace"))) is None:
+        assert process.poll() is None and time.monotonic() < until, "chromedriver does not answer"
+        time.sleep(0.05)
+    return int(found[1])
 
 
 @contextlib.contextmanager

@@ -224,7 +224,7 @@ def _remove_images(registry: str) -> None:
 
     from himl_container.image.endpoint import resolve_endpoint
 
-    with contextlib.closing(docker.DockerClient(base_url=resolve_endpoint(os.environ).url)) as client:
+    with contextlib.closing(docker.DockerClient(base_url=resolve_endpoint(os.environ).url, timeout=300)) as client:
         for depth in ("*", "*/*"):
             for name in kit.image_names(client, f"{registry}/{depth}"):
                 with contextlib.suppress(docker.errors.DockerException):

@@ -179,6 +179,6 @@ def _context(base: str, distributions: Any) -> bytes:
 
 def docker_cli(*words: str, data: bytes | None = None, check: bool = True) -> subprocess.CompletedProcess[bytes]:
     """Run Docker's client, and end the test where it fails, unless that is not checked."""
-    done = subprocess.run(["docker", *words], input=data, capture_output=True, check=False, timeout=300)
+    done = subprocess.run(["docker", *words], input=data, capture_output=True, check=False, timeout=900)
     assert not check or done.returncode == 0, done.stderr.decode(errors="replace")
     return done

@@ -32,7 +32,7 @@ def engine_problem() -> str:
     from himl_container.image.endpoint import resolve_endpoint
 
     try:
-        client = docker.DockerClient(base_url=resolve_endpoint(os.environ).url, timeout=20)
+        client = docker.DockerClient(base_url=resolve_endpoint(os.environ).url, timeout=60)
         client.ping()
         client.close()
     except (DockerException, HimlError, OSError) as error:
@@ -60,7 +60,8 @@ def remove_images(repository: str) -> None:
 
     from himl_container.image.endpoint import resolve_endpoint
 
-    with contextlib.closing(docker.DockerClient(base_url=resolve_endpoint(os.environ).url)) as client:
+    # A large image takes a busy disk a while, and a time limit is no error of Docker's.
+    with contextlib.closing(docker.DockerClient(base_url=resolve_endpoint(os.environ).url, timeout=300)) as client:
         for name in (*image_names(client, repository), *image_names(client, f"*/{repository}")):
             with contextlib.suppress(DockerException):
                 client.images.remove(name, force=True)

@@ -29,7 +29,7 @@ def cache_dir(warm_cache_dir: Path) -> Path:
 
 @pytest.fixture
 def client() -> docker.DockerClient:
-    return docker.from_env()
+    return docker.from_env(timeout=300)
 
 
 def built(run_cli: kit.Cli, *arguments: str, **options: object) -> dict[str, object]:

@@ -48,6 +48,8 @@ def build(request):
 def main():
     """Do what the request says; a failing hook has said why on its own."""
     os.umask(0o022)
+    # The daemon reads two pipes in any order: what a hook complained of could end up in the middle of the answer.
+    os.dup2(1, 2)
     try:
         answer = build(json.loads(sys.argv[1]))
     except subprocess.CalledProcessError as error:

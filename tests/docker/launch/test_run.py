@@ -147,7 +147,7 @@ def test_output_arrives_while_the_script_runs(runner: Runner) -> None:
     assert process.stdout.readline() == "first\n"
     (runner.run / "outputs" / "go").touch()
     assert process.stdout.read() == "last\n"
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
 
 
 def test_a_flood_of_output_arrives_whole_and_in_order(runner: Runner) -> None:
@@ -175,7 +175,7 @@ def test_ctrl_c_stops_a_script_and_a_second_one_kills_it(runner: Runner) -> None
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "asked\n"
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "was cancelled" in errors
     assert runner.record["state"] == "cancelled"

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,7 +39,7 @@ def cache_dir(warm_cache_dir: Path) -> Path:
 
 @pytest.fixture
 def client() -> Iterator[docker.DockerClient]:
-    with contextlib.closing(docker.from_env()) as found:
+    with contextlib.closing(docker.from_env(timeout=300)) as found:
         yield found
 
 
@@ -287,6 +288,10 @@ def test_interrupted_push_ends_at_once_and_the_next_sends_only_the_rest(
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=25)  # the line that stalls would be waited for for 30
         assert process.returncode == 130, stderr
+    until = time.monotonic() + 60
+    while _takes_uploads(host):
+        assert time.monotonic() < until
+        time.sleep(0.02)
     tags = host.folder / "docker/registry/v2/repositories" / image_name / "_manifests"
     assert not tags.exists()
     there = set(host.blobs())
@@ -295,3 +300,12 @@ def test_interrupted_push_ends_at_once_and_the_next_sends_only_the_rest(
     rest = sum(size for digest, size in sizes.items() if digest not in there)
     assert rest <= pushed["bytes_sent"] < rest + 50_000
     assert len(set(sizes) & there) >= 1
+
+
+def _takes_uploads(host: Host) -> bool:
+    """Whether the registry is busy with a blob: one that has arrived whole is kept, also when its sender is gone."""
+    open_files = []
+    for one in Path(f"/proc/{host.pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            open_files.append(str(one.readlink()))
+    return any("/_uploads/" in path for path in open_files)

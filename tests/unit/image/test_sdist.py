@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from himl_container.errors import BuildError
+from himl_container.image.inside import build_wheel
 from himl_container.image.sdist_source import BuildSystem, build_system, unpack
 from himl_container.image.wheel_pack import repack
 
@@ -187,3 +190,16 @@ def test_a_hostile_wheel_is_not_packed(files: dict[str, bytes]) -> None:
 def test_what_is_no_wheel_is_not_packed() -> None:
     with pytest.raises(BuildError):
         repack(b"PK nothing", where="a")
+
+
+def test_what_a_hook_complains_of_comes_before_the_answer_in_one_stream() -> None:
+    folder = str(Path(build_wheel.__file__).parent)
+    code = (
+        f"import os, sys; sys.path.insert(0, {folder!r}); import build_wheel\n"
+        "build_wheel.build = lambda request: os.write(2, b'careful') and {'wheel': request}\n"
+        "sys.argv[1:] = ['\"x\"']; build_wheel.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, _, answer = done.stdout.rpartition("\nhiml-answer:")
+    assert (before, done.stderr) == ("careful", "")
+    assert base64.b64decode(answer) == b'{"wheel": "x"}'
