@@ -97,7 +97,7 @@ def test_nothing_to_write_makes_no_run(workspace: Workspace) -> None:
     with AzureMLLogger(True, "outside_nothing", workspace=workspace) as logger:
         logger.log_hyperparams(None)
         logger.finalize("success")
-    assert "outside_nothing" not in Experiment.list(workspace)
+    assert "outside_nothing" not in [one.name for one in Experiment.list(workspace)]
 
 
 DOWNLOADS = """
