@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +25,15 @@ from himl_container.registry.retries import Patience
 
 @dataclass
 class Told(SilentReporter):
-    """A reporter that keeps the lines, and a pause that keeps its lengths instead of waiting."""
+    """A reporter that keeps the lines, and a pause that keeps its lengths instead of waiting.
+
+    :param slowly: the part of each pause that is waited all the same. Where several send one blob at once, the registry
+        answers 500 until the link that it writes anew is whole; six tries without a pause may be over before that.
+    """
 
     lines: list[str] = field(default_factory=list)
     pauses: list[float] = field(default_factory=list)
+    slowly: float = 0.0
 
     def info(self, text: str) -> None:
         """Keep."""
@@ -40,7 +46,11 @@ class Told(SilentReporter):
     @property
     def patience(self) -> Patience:
         """Tells and pauses here; the time is always the start of 2026."""
-        return Patience(self, clock=lambda: 1767225600.0, sleep=self.pauses.append, chance=lambda: 1.0)
+        return Patience(self, clock=lambda: 1767225600.0, sleep=self._pause, chance=lambda: 1.0)
+
+    def _pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        time.sleep(seconds * self.slowly)
 
 
 def client(

@@ -188,6 +188,7 @@ def test_a_blob_that_is_said_to_exist_is_missed_by_the_manifest(proxy: FaultProx
 
 
 def test_attaching_at_the_same_time_keeps_both(proxy: FaultProxy, name: str, subject: Descriptor, told: Told) -> None:
+    told.slowly = 0.1
     repositories = [client(f"{proxy.host}/{name}", told) for _ in range(2)]
     tag = subject.digest.replace(":", "-")
     both_read, both_written = threading.Barrier(2, timeout=60), threading.Barrier(2, timeout=60)
@@ -208,7 +209,10 @@ def test_attaching_at_the_same_time_keeps_both(proxy: FaultProxy, name: str, sub
     assert len(proxy.paths("PUT", f"/manifests/{tag}")) == 3
 
 
-def test_threads_attach_one_after_the_other(proxy: FaultProxy, repository: RegistryClient, subject: Descriptor) -> None:
+def test_threads_attach_one_after_the_other(
+    proxy: FaultProxy, repository: RegistryClient, subject: Descriptor, told: Told
+) -> None:
+    told.slowly = 0.1
     with ThreadPoolExecutor(4) as pool:
         entries = list(pool.map(lambda number: attach(repository, subject, b"%d" % number), range(4)))
     assert {one.digest for one in repository.referrers(subject.digest)} == {one.digest for one in entries}

@@ -159,6 +159,8 @@ def test_a_stale_login_of_docker_leaves_it_to_podmans(tmp_path: Path) -> None:
 
 # Renewal
 
+SHORT = 5.0  # seconds; a new token that has run out before it was used for the first time is a login that is refused
+
 
 def run_out(host: Host, token: str) -> None:
     """Wait until the registry refuses a token."""
@@ -183,7 +185,7 @@ def test_a_token_that_runs_out_in_mid_push_is_renewed(tmp_path: Path) -> None:
     content = os.urandom(5 << 20)
     (tmp_path / "blob").write_bytes(content)
     descriptor = Descriptor("application/octet-stream", sha256_of(content), len(content))
-    with guarded(tmp_path, users={"ada": SECRET}, lifetime=2, announced=600) as (tokens, host):
+    with guarded(tmp_path, users={"ada": SECRET}, lifetime=SHORT, announced=600) as (tokens, host):
         repository = client(host, by_docker(tmp_path, host))
         waited: list[int] = []
 
@@ -200,7 +202,7 @@ def test_a_token_that_runs_out_in_mid_push_is_renewed(tmp_path: Path) -> None:
 
 
 def test_many_threads_renew_a_token_once(tmp_path: Path) -> None:
-    with guarded(tmp_path, users={"ada": SECRET}, lifetime=2, announced=600) as (tokens, host):
+    with guarded(tmp_path, users={"ada": SECRET}, lifetime=SHORT, announced=600) as (tokens, host):
         repository = client(host, by_docker(tmp_path, host))
         digest = repository.upload_bytes(b"text")
         run_out(host, tokens.issued[-1])
@@ -254,7 +256,7 @@ def test_an_azure_identity(tmp_path: Path) -> None:
 
 
 def test_a_refresh_token_of_azure_that_has_run_out_is_exchanged_anew(tmp_path: Path) -> None:
-    with guarded(tmp_path, identities={IDENTITY: "ada"}, lifetime=2, announced=600) as (tokens, host):
+    with guarded(tmp_path, identities={IDENTITY: "ada"}, lifetime=SHORT, announced=600) as (tokens, host):
         tokens.upstream = host
         repository = client(tokens.host, {}, credentials=azure(tokens))
         digest = repository.upload_bytes(b"text")

@@ -38,7 +38,7 @@ from fault_proxy import (
     status,
     swallow,
 )
-from registry_client import client, file_digest
+from registry_client import Told, client, file_digest
 from registry_server import Host, registry
 from token_server import TokenServer, token_server
 from whole_pushes import MIB, TAG, Machine, blobs_at, image_at, image_of
@@ -381,6 +381,7 @@ def test_a_tag_that_another_overwrites_meanwhile_stays_his_and_the_loser_notices
 
 def test_the_same_image_of_another_machine_is_no_conflict(scene: Scene, tmp_path: Path) -> None:
     other = Machine(tmp_path / "other")
+    other.told.slowly = scene.machine.told.slowly = 0.1
     same = other.image(*LAYERS)
 
     def push() -> None:
@@ -396,7 +397,7 @@ def test_ten_pushes_at_once_of_images_that_share_layers(
     host: Host, proxy: FaultProxy, name: str, tmp_path: Path, machines: int
 ) -> None:
     shared = [f"shared {number}" for number in range(4)]
-    there = [Machine(tmp_path / f"machine {number}") for number in range(machines)]
+    there = [Machine(tmp_path / f"machine {number}", Told(slowly=0.1)) for number in range(machines)]
     work = [(there[number % machines], number) for number in range(10)]
     images = [machine.image(*shared, f"own {number}") for machine, number in work]
     at_once = threading.Barrier(10)
