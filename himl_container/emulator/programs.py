@@ -60,7 +60,7 @@ def azurite(installation: Installation, config: EmulatorConfig) -> Program:
         program="azurite-blob",
         arguments=(*options, "--disableTelemetry", "--skipApiVersionCheck"),
         environ={"AZURITE_ACCOUNTS": account, "NODE_OPTIONS": preload_option(_PRELOAD)},
-        listening=re.compile(r"successfully listens on http://127\.0\.0\.1:(\d+)"),
+        listening=re.compile(r"successfully listens on http://127\.0\.0\.1:(\d+)\s"),
         files=(data, _PRELOAD),
         image=AZURITE_IMAGE,
         hint=f"npm install --prefix {folder / _LOCAL} azurite   (needs Node.js)",

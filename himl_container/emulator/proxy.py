@@ -13,6 +13,7 @@ import logging
 import re
 import socket
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -20,6 +21,9 @@ from uvicorn.server import ServerState
 
 from himl_container.emulator.certificates import Authority
 from himl_container.emulator.hosts import Hosts
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 
 log = logging.getLogger("himl_container.emulator")
 
@@ -51,6 +55,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: set[str] = set()
         config.load()
+        config.loaded_app = _given_up_quietly(config.loaded_app)
 
     def listen(self, sock: socket.socket, peers: ipaddress.IPv4Network | None = None) -> None:
         """Serve a listening socket from now on.
@@ -73,16 +78,22 @@ class Proxy:
             connection.shutdown()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._quiet(), patience)
-        for task in [*self._tasks, *self._state.tasks]:
-            task.cancel()
         for connection in list(self._state.connections):
             # A client that keeps its connection does not take part in closing it.
             connection.transport.abort()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._gone(), 1)
+        for task in [*self._tasks, *self._state.tasks]:
+            task.cancel()
         await asyncio.gather(*self._tasks, *self._state.tasks, return_exceptions=True)
 
     async def _quiet(self) -> None:
         while self._state.tasks:
             await asyncio.sleep(0.02)
+
+    async def _gone(self) -> None:
+        while self._state.connections:
+            await asyncio.sleep(0)
 
     def _start(self, work: Callable[[], None] | object) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
@@ -149,6 +160,18 @@ class Proxy:
 
     def _protocol(self) -> H11Protocol:
         return _Protocol(config=self._config, server_state=self._state, app_state={})
+
+
+def _given_up_quietly(application: ASGI3Application) -> ASGI3Application:
+    """Return an application of whose requests :meth:`Proxy.close` may give some up: to uvicorn that is an error."""
+
+    async def call(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        try:
+            await application(scope, receive, send)
+        except asyncio.CancelledError:
+            log.info("a request was given up")
+
+    return call
 
 
 class _Protocol(H11Protocol):

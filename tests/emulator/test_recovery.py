@@ -87,7 +87,7 @@ def _begin(running: Emulator, base_image: str) -> tuple[Client, str, str]:
     client = Client(running, base_image)
     first = client.submit("echo kept > outputs/x; echo event > logs/l; echo begun; while :; do sleep 0.1; done")
     client.wait(first, "Running")
-    wait_for(lambda: "logs/l" in client.files(first))
+    wait_for(lambda: {"logs/l", "user_logs/std_log.txt"} <= set(client.files(first)))
     second = client.submit("echo two > outputs/y")
     assert client.run(second)["status"] == "Queued"
     return client, first, second

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from pathlib import Path
 from typing import Any
@@ -69,3 +70,26 @@ def test_what_is_opened_after_the_door_was_closed_is_served(parts: tuple[Authori
             writer.close()
 
     asyncio.run(carry_out())
+
+
+def test_a_request_that_does_not_end_is_given_up_without_a_traceback(
+    parts: tuple[Authority, Hosts], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def carry_out() -> None:
+        application = Slow()
+        proxy = Proxy(Config(application, lifespan="off", log_config=None), *parts)
+        door = socket.create_server(("127.0.0.1", 0))
+        address = door.getsockname()
+        proxy.listen(door)
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        await application.asked.wait()
+        await proxy.close(0)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(carry_out())
+    assert [record.getMessage() for record in caplog.records if record.levelno > logging.INFO] == []
+    assert "a request was given up" in caplog.text
