@@ -79,8 +79,9 @@ class Artifacts:
 
         :raises Refusal: 400, a bad path. :raises StorageError: the storage failed.
         """
-        artifact = self.record(run_id, path)
+        artifact = self._artifact(RUN_ORIGIN, container_of(run_id), path)
         self._blobs.append(RUNS_CONTAINER, blob_name(artifact), data)
+        self.record(run_id, path)  # at last: who sees the name reads the bytes, from the storage itself
 
     def upload(self, run_id: str, path: str, source: Path | bytes | Iterable[bytes]) -> None:
         """Store a file of a run, streamed, in place of one of the same name.

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from unit.emulator.memory_blobs import MemoryBlobs
@@ -103,6 +104,20 @@ def test_logs_arrive_while_they_are_written_and_whole(artifacts: Artifacts) -> N
     text = artifacts.read("r1", "user_logs/std_log.txt")
     assert text.startswith(b"first\n")
     assert len(text) == 6 + 900 * 1000
+
+
+def test_a_log_is_listed_once_it_can_be_read(artifacts: Artifacts, blobs: MemoryBlobs) -> None:
+    append, seen = blobs.append, []
+
+    def late(*words: Any) -> None:
+        seen.append([artifact.path for artifact in artifacts.list("r1")])
+        append(*words)
+
+    blobs.append = late  # type: ignore[method-assign]
+    for data in (b"", b"one"):
+        artifacts.append_log("r1", "logs/a", data)
+    assert seen == [[], ["logs/a"]]
+    assert artifacts.read("r1", "logs/a") == b"one"
 
 
 def test_a_log_begins_again(artifacts: Artifacts) -> None:
