@@ -82,7 +82,7 @@ class Importer:
         self.patience = patience
         self.output = ""
         self.uses: list[str] | None = None  # what results() heard of; None before, and from a process that crashed
-        self._late = False
+        self.late = False  # whether results() has lost its patience
         self._log = _log_file()
         self._pipe, theirs = os.pipe()
         os.set_inheritable(theirs, True)
@@ -113,7 +113,7 @@ class Importer:
             current = name if how == "begin" else ""
             if how != "begin":
                 found[name] = {"ok": how == "ok", "seconds": float(seconds), "detail": ""}
-        ended, status = os.waitpid(self._process, os.WNOHANG if self._late else 0)
+        ended, status = os.waitpid(self._process, os.WNOHANG if self.late else 0)
         if not ended:
             os.kill(self._process, signal.SIGKILL)
             status = os.waitpid(self._process, 0)[1]
@@ -134,7 +134,7 @@ class Importer:
         while True:
             ready, _, _ = select.select([self._pipe], [], [], self.patience)
             data = os.read(self._pipe, 65536) if ready else b""
-            self._late = not ready
+            self.late = not ready
             lines = (rest + data).split(b"\n")
             rest = lines.pop()
             for line in lines:
@@ -187,7 +187,8 @@ def _alone(name: str, patience: float) -> dict[str, Any]:
     if result["ok"]:
         result["detail"] = "fails when the other declared modules are imported before it in one process"
     else:
-        result["detail"] = result["detail"] or importer.output.strip() or "the interpreter did not start"
+        silent = f"took longer than {patience:.0f} s to start" if importer.late else "did not start"
+        result["detail"] = result["detail"] or importer.output.strip() or f"the interpreter {silent}"
     return result
 
 
