@@ -71,15 +71,23 @@ def test_preempted_twice_on_a_cluster_of_low_priority(
 ) -> None:
     script = (examples.folder / "low_priority" / "sample.py").read_text()
     submit = submitter(workspace, environment_of(torch_image, "low-priority"), tmp_path)
-    run = submit(script, compute_target="low-priority", arguments=["--epochs", EPOCHS, "--pause", 0.1])
+    run = submit(script, compute_target="low-priority", arguments=["--epochs", EPOCHS, "--pause", 0.2])
 
     def losses() -> list[float]:
         found = run.get_metrics("loss").get("loss", [])
         return found if isinstance(found, list) else [found]
 
+    def has_begun(words: str) -> bool:
+        try:
+            return words in text_of(run)
+        except Exception:  # noqa: BLE001  # the SDK's many: there is no log yet, or it is being begun again
+            return False
+
     seen: list[float] = []
-    for _ in range(2):
-        wanted = len(seen) + 2
+    # Only a start that runs can be preempted: what the one before has logged since the last look is not of this one.
+    for words in ("Starting from the beginning", "Starting from outputs/checkpoints/recovery_epoch="):
+        wait_for(lambda words=words: has_begun(words), seconds=180)
+        wanted = len(losses()) + 2
         wait_for(lambda wanted=wanted: len(losses()) >= wanted, seconds=180)
         seen = losses()
         emulator.cli("preempt", run.id)
