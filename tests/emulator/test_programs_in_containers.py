@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from emulator_fixtures import emulator_cli, kill_emulator, require_servers, star
 
 pytestmark = [pytest.mark.emulator, pytest.mark.docker]
 
-_IMAGE = "himl-test-registry-server:latest"
+_IMAGE = f"himl-test-registry-server:{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture(scope="module")
