@@ -115,6 +115,7 @@ class Installation(AbstractContextManager["Installation"]):
             self._log = stack.enter_context(tempfile.TemporaryFile())
             downloads = stack.enter_context(_Downloads(self._reporter))
             self._process = stack.enter_context(self._start())
+            stack.callback(self._hang_up)
             threads = [
                 Thread(target=self._feed, daemon=True),
                 Thread(target=self._listen, args=(downloads,), daemon=True),
@@ -157,6 +158,14 @@ class Installation(AbstractContextManager["Installation"]):
     def _end(self) -> None:
         self._process.kill()
         self._process.wait()
+
+    def _hang_up(self) -> None:
+        """Close what jobs are handed over by. One that could not be is still waiting there, and nobody will read it:
+        that is no error, and must not take the place of the one that is under way, or of Ctrl-C.
+        """
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
 
     def _feed(self) -> None:
         """Hand over the batches, each when its local archives have been compared with the lock."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,8 @@ from himl_container.environment.model import Lock, LockedConda
 from himl_container.errors import ArtifactError, BuildError, HimlError
 from himl_container.image.clobber import excluded_paths
 from himl_container.image.interpreter import ensure_interpreter, python_closure
+from himl_container.image.packages import Installation
+from himl_container.progress import SilentReporter
 
 
 @pytest.fixture(autouse=True)
@@ -258,3 +263,28 @@ def test_a_damaged_interpreter_is_laid_out_again(channel: Path, tmp_path: Path) 
     assert again == prefix
     assert (prefix / "bin/python").exists()
     assert not list((tmp_path / "cache" / "tmp").iterdir())
+
+
+def test_work_that_ends_before_its_job_is_read_is_no_error_of_its_own(
+    small: tuple[Path, Lock], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Ctrl-C, or when rattler crashes: a closed pipe would end the command as if nobody read its output."""
+    began = threading.Event()
+    job = Installation._job
+
+    def deaf(_installation: Installation) -> subprocess.Popen[bytes]:
+        code = "import os, time; os.close(0); os.write(1, b'.'); time.sleep(600)"
+        process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"."
+        return process
+
+    def told(installation: Installation, *words: object) -> object:
+        began.set()
+        return job(installation, *words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Installation, "_start", deaf)
+    monkeypatch.setattr(Installation, "_job", told)
+    work = Installation([small[1].conda], tmp_path, prefix="/x", mirrors=(), reporter=SilentReporter())
+    with work:
+        assert began.wait(60)
