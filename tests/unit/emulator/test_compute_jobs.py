@@ -13,7 +13,7 @@ from himl_container.emulator.compute.description import EMULATOR_LABEL, RUN_SCRI
 from himl_container.emulator.compute.folder import JobFolder
 from himl_container.emulator.compute.model import Cluster, JobInput, JobOutput
 from himl_container.emulator.http import Refusal
-from himl_container.emulator.state.runs import Status
+from himl_container.emulator.state.runs import Run, Status
 from himl_container.errors import EngineError, LaunchError, RegistryError, StorageError
 from himl_container.launch.containers import ContainerConfig
 
@@ -348,6 +348,21 @@ def test_a_preempted_job_starts_again_with_its_files(make) -> None:  # type: ign
     assert plant.read("r1", "user_logs/std_log.txt") == "two\n"
     assert "preemption" in run.warnings[0]["message"]
     assert [signal for _name, signal in plant.daemon.signals] == ["SIGKILL"]
+    assert plant.changes["r1"].count(Status.QUEUED) == 2
+
+
+def test_whoever_sees_that_a_job_runs_may_preempt_it(make) -> None:  # type: ignore[no-untyped-def]
+    plant = make(RUNS_ON, Script())
+    asked = []
+
+    def preempt(_old: object, run: Run) -> None:
+        if run.status is Status.RUNNING and not asked:
+            asked.append(run.run_id)
+            plant.compute.preempt(run.run_id)
+
+    plant.runs.listen(preempt)
+    plant.submit("r1", "low")
+    assert plant.wait("r1").status is Status.COMPLETED
     assert plant.changes["r1"].count(Status.QUEUED) == 2
 
 
