@@ -87,7 +87,10 @@ def _containers(daemon: Daemon, now: float) -> Iterator[Left]:
         number = str(container.get("Id", ""))
         if not re.fullmatch(r"[0-9a-f]{64}", number) or now - float(container.get("Created", now)) < GRACE:
             continue
-        state = (daemon.json("look at a container", f"/containers/{number}/json") or {}).get("State") or {}
+        looked = daemon.json("look at a container", f"/containers/{number}/json")
+        if looked is None:  # somebody else has removed it meanwhile
+            continue
+        state = looked.get("State") or {}
         ended = _seconds(str(state.get("FinishedAt", "")))
         if state.get("Running") or (ended and now - ended < GRACE):
             continue
@@ -102,7 +105,8 @@ def _networks(daemon: Daemon, now: float) -> Iterator[Left]:
         made = _seconds(str(network.get("Created", "")))
         if not re.fullmatch(r"[0-9a-f]{64}", number) or not made or now - made < GRACE:
             continue
-        if not ((daemon.json("look at a network", f"/networks/{number}") or {}).get("Containers") or {}):
+        looked = daemon.json("look at a network", f"/networks/{number}")
+        if looked is not None and not looked.get("Containers"):
             yield f"network {network.get('Name', number[:12])}", _deleter(daemon, f"/networks/{number}")
 
 

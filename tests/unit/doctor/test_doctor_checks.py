@@ -240,6 +240,14 @@ def test_what_may_be_in_use_stays(tmp_path: Path, state: dict[str, Any]) -> None
     assert left(FakeDaemon(answers), tmp_path).severity == "ok"
 
 
+def test_what_somebody_else_removes_meanwhile_is_not_left_over(tmp_path: Path) -> None:
+    listed = {
+        "/containers/json": [{"Id": _ID, "Created": _NOW - 7200, "Names": ["/x"]}],
+        "/networks": [{"Id": _OTHER, "Name": "n", "Created": _LONG_AGO}],
+    }
+    assert left(FakeDaemon(listed), tmp_path).severity == "ok"
+
+
 def test_a_candidate_of_a_build_that_is_at_work_stays(tmp_path: Path) -> None:
     from himl_container.cache import Cache
     from himl_container.image.candidate import candidate_name, left_candidates
