@@ -23,7 +23,7 @@ def ask(url: str, *, login: str = "", ca: Path | None = None) -> int:
         urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=str(ca) if ca else None)),
     )
     try:
-        with opener.open(request, timeout=10) as answer:
+        with opener.open(request, timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code

@@ -93,7 +93,7 @@ def test_without_an_emulator_nothing_changes_and_nobody_waits() -> None:
     with outside(environ):
         thread = threading.Thread(target=go)
         thread.start()
-        assert passed.wait(20)
+        assert passed.wait(60)
         assert environ == BEFORE
     thread.join()
 
@@ -113,11 +113,11 @@ def test_threads_are_outside_one_after_the_other(inside: dict[str, str]) -> None
     thread = threading.Thread(target=go)
     with outside(inside):
         thread.start()
-        assert asking.wait(20)
+        assert asking.wait(60)
         thread.join(0.05)
         assert seen == []
         assert inside["HTTPS_PROXY"] == PROXY
-    thread.join(20)
+    thread.join(60)
     assert seen == [(True, emulators["HTTPS_PROXY"]), (False, PROXY)]
     assert inside == emulators
 
@@ -126,14 +126,14 @@ def test_a_thread_that_lives_on_has_the_emulators_again(inside: dict[str, str]) 
     left, seen = threading.Event(), []
 
     def live_on() -> None:
-        left.wait(20)
+        left.wait(60)
         seen.append(inside["HTTPS_PROXY"])
 
     with outside(inside):
         thread = threading.Thread(target=live_on)
         thread.start()
     left.set()
-    thread.join(20)
+    thread.join(60)
     assert seen == ["http://127.0.0.1:5010"]
 
 

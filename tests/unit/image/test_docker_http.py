@@ -278,7 +278,7 @@ def test_a_body_in_pieces_is_sent_in_chunks(tmp_path: Path) -> None:
         http = DockerHttp(Endpoint(f"unix://{path}", "test"))
         with http.stream("POST", "/load", data=iter([b"one", b"", b"x" * 20])) as stream:
             assert stream.read_all() == b"taken"
-        thread.join(10)
+        thread.join(60)
     head, _, body = b"".join(received).partition(b"\r\n\r\n")
     assert b"Transfer-Encoding: chunked" in head
     assert body == b"3\r\none\r\n14\r\n" + b"x" * 20 + b"\r\n0\r\n\r\n"

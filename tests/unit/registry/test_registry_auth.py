@@ -126,7 +126,7 @@ def test_a_token_that_is_refused_early_is_renewed_once_for_many_threads() -> Non
 
     def work(_: int) -> str:
         assert auth.authorization(PUSH) == "Bearer token-1"
-        barrier.wait(10)
+        barrier.wait(60)
         return auth.challenged(BEARER + ',error="invalid_token"', PUSH)
 
     with ThreadPoolExecutor(8) as pool:
@@ -142,7 +142,7 @@ def test_many_threads_that_begin_together_get_one_token() -> None:
 
     def work(_: int) -> str:
         assert auth.authorization(PUSH) is None
-        barrier.wait(10)
+        barrier.wait(60)
         return auth.challenged(BEARER, PUSH)
 
     with ThreadPoolExecutor(8) as pool:
@@ -156,7 +156,7 @@ def test_many_threads_with_one_password() -> None:
 
     def work(_: int) -> str:
         assert auth.authorization(PUSH) is None
-        barrier.wait(10)
+        barrier.wait(60)
         return auth.challenged("Basic", PUSH)
 
     with ThreadPoolExecutor(8) as pool:

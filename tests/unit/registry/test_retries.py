@@ -61,9 +61,9 @@ def test_a_wait_is_ended_by_stop() -> None:
 
     thread = threading.Thread(target=wait)
     thread.start()
-    assert waiting.wait(20)
+    assert waiting.wait(60)
     patience.stop()
-    thread.join(20)
+    thread.join(60)
     assert len(ended) == 1
     with pytest.raises(RegistryError, match="Stopped"):
         patience.check()
