@@ -94,7 +94,7 @@ def test_datastores(workspace: Workspace) -> None:
     assert get_datastore(workspace, "").name == workspace.get_default_datastore().name
     assert get_datastore(workspace, STORE).account_key
     with pytest.raises(
-        WrongValue, match=r"Datastore nowhere was not found in the workspace\. Existing datastores: \['w"
+        WrongValue, match=r"Datastore nowhere was not found in the workspace\. Existing datastores: \[.*'workspaceblobstore'"
     ):
         get_datastore(workspace, "nowhere")
 
