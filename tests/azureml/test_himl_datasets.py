@@ -93,9 +93,8 @@ def test_folders_in_folders(workspace: Workspace, put: Any, name: str) -> None:
 def test_datastores(workspace: Workspace) -> None:
     assert get_datastore(workspace, "").name == workspace.get_default_datastore().name
     assert get_datastore(workspace, STORE).account_key
-    with pytest.raises(
-        WrongValue, match=r"Datastore nowhere was not found in the workspace\. Existing datastores: \[.*'workspaceblobstore'"
-    ):
+    said = r"Datastore nowhere was not found in the workspace\. Existing datastores: \[.*'workspaceblobstore'"
+    with pytest.raises(WrongValue, match=said):
         get_datastore(workspace, "nowhere")
 
 
