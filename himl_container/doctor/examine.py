@@ -20,12 +20,12 @@ def groups(settings: Settings, environ: Mapping[str, str]) -> tuple[Group, ...]:
     own_registry = None if settings.remote_name else lambda found: workspace.own_registry(found, environ)
     return (
         Group("this machine", lambda: host.checks(settings.cache_dir)),
-        Group("docker engine", lambda: engine.checks(environ), 30),
-        Group("leftovers", lambda: leftovers.checks(settings.cache_dir, environ), 30),
+        Group("docker engine", lambda: engine.checks(environ)),
+        Group("leftovers", lambda: leftovers.checks(settings.cache_dir, environ)),
         Group("registry", lambda: registries.checks(settings, environ), 40),
         Group("workspace", lambda: workspace.checks(environ, registry=own_registry), 75),
-        Group("emulator", lambda: local_workspace.checks(environ), 10),
-        Group("libraries", libraries.checks, 20),
+        Group("emulator", lambda: local_workspace.checks(environ)),
+        Group("libraries", libraries.checks),
     )
 
 
