@@ -37,10 +37,15 @@ class RunOutput:
 
     def write(self, rank: int, channel: Channel, data: bytes) -> None:
         """Take a piece of output of a node."""
+        log = self._logs.get(rank)
+        if log is None:  # closed: a stopped run does not wait for a screen that stands still (a pager)
+            return
         try:
-            self._logs[rank].write(data)
+            log.write(data)
+        except ValueError:  # closed just now
+            return
         except OSError as error:
-            self._problem = self._problem or _cannot_write(Path(self._logs[rank].name), error)
+            self._problem = self._problem or _cannot_write(Path(log.name), error)
         if rank not in self._prefixes:
             self._show(channel, data)
             return

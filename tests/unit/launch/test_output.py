@@ -32,6 +32,15 @@ def test_a_log_that_cannot_be_opened(tmp_path: Path) -> None:
         RunOutput({0: tmp_path / "a", 1: tmp_path / "no" / "b"}, {})
 
 
+def test_what_comes_after_the_end_is_dropped(tmp_path: Path) -> None:
+    screen = io.BytesIO()
+    output = RunOutput({0: tmp_path / "a"}, {"stdout": screen})
+    output.write(0, "stdout", b"one")
+    output.close()
+    output.write(0, "stdout", b"two")
+    assert (tmp_path / "a").read_bytes() == screen.getvalue() == b"one"
+
+
 def test_half_a_line_is_shown_when_its_node_ends(tmp_path: Path) -> None:
     screen = io.BytesIO()
     output = RunOutput({0: tmp_path / "a", 1: tmp_path / "b"}, {"stdout": screen, "stderr": screen})
