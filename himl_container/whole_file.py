@@ -17,9 +17,8 @@ def replace_file(path: Path, content: bytes, *, sync: bool = False) -> None:
     :param sync: wait until the content is on the disk, for what must survive a loss of power right after.
     :raises OSError: the folder cannot be written, or the disk is full; the old file is as it was.
     """
-    import tempfile  # most commands write no such file
-
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    name = path.parent / f".{path.name}.{os.urandom(8).hex()}"
+    handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -29,7 +28,7 @@ def replace_file(path: Path, content: bytes, *, sync: bool = False) -> None:
             os.fchmod(file.fileno(), _mode_of(path))
         os.replace(name, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        name.unlink(missing_ok=True)
         raise
 
 

@@ -133,10 +133,10 @@ def test_what_cannot_be_read_or_written(tmp_path: Path, place: str) -> None:
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(**_words: object) -> None:
+    def refuse(*_words: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr("os.replace", refuse)
     with pytest.raises(StorageError, match="Permission denied"), append_to_amlignore(["a"], tmp_path / ".amlignore"):
         pass
     assert list(tmp_path.iterdir()) == []
